@@ -1,0 +1,1 @@
+"""Evento: reactive, event-driven commands and queries (RECQ) in Python."""

@@ -1,0 +1,117 @@
+"""Payloads to JSON and back, with the check at the boundary.
+
+msgspec does not check types on construction, so :func:`seal` does it where a payload leaves its maker: the payload is
+encoded, decoded and compared once, and what does not come back is a :class:`~evento.errors.PayloadError`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from evento.errors import PayloadError
+from evento.messages.definition import definition_of
+from evento.messages.payloads import Payload
+
+__all__ = ["MAX_PAYLOAD_BYTES", "decode", "seal", "seal_result", "unseal_result"]
+
+MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
+"""The default limit of one encoded payload."""
+
+P = TypeVar("P", bound=Payload)
+_encode = msgspec.json.Encoder().encode
+_canonical = msgspec.msgpack.Encoder().encode
+# An escaped NUL, but not the text "\u0000" whose backslash is escaped itself.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def seal(payload: P, limit: int = MAX_PAYLOAD_BYTES) -> tuple[bytes, P]:
+    """Return the payload's JSON and the copy decoded from it.
+
+    :raises PayloadError: a field holds what its type does not allow, text that cannot be kept (NUL, lone surrogates),
+        a number that JSON cannot hold, or the JSON is longer than ``limit`` bytes.
+    """
+    definition = definition_of(type(payload))
+    if definition.abstract:
+        raise PayloadError(f"{definition.name} is abstract: send one of its subclasses", name=definition.name)
+    data = _encoded(payload, definition.name, limit)
+    try:
+        copy = definition.decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise PayloadError(f"{definition.name}: {error}", name=definition.name) from error
+    if copy != payload:
+        _compare(payload, copy, definition.name)
+    return data, copy
+
+
+def decode(cls: type[P], data: bytes) -> P:
+    """Decode JSON into a payload class; unknown fields are ignored.
+
+    :raises PayloadError: the JSON is malformed or does not fit the class; the message has the path (``$.lines[2]``).
+    """
+    definition = definition_of(cls)
+    try:
+        return cast(P, definition.decoder.decode(data))
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise PayloadError(f"{definition.name}: {error}", name=definition.name) from error
+
+
+def seal_result(query: type[Payload], result: Any, limit: int = MAX_PAYLOAD_BYTES) -> bytes:
+    """Return a query's answer as JSON, checked against the type that the query names."""
+    definition = definition_of(query)
+    name = f"answer of {definition.name}"
+    data = _encoded(result, name, limit)
+    try:
+        copy = definition.result_decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise PayloadError(f"{name}: {error}", name=definition.name) from error
+    if copy != result:
+        _compare(result, copy, name)
+    return data
+
+
+def unseal_result(query: type[Payload], data: bytes) -> Any:
+    """Decode the answer to a query into the type that the query names."""
+    definition = definition_of(query)
+    try:
+        return definition.result_decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise PayloadError(f"answer of {definition.name}: {error}", name=definition.name) from error
+
+
+def _encoded(value: Any, name: str, limit: int) -> bytes:
+    try:
+        data = _encode(value)
+    except UnicodeEncodeError as error:
+        raise PayloadError(f"{name}: a string holds a lone surrogate, which is not text: {error}", name=name) from error
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise PayloadError(f"{name}: {error}", name=name) from error
+    if len(data) > limit:
+        raise PayloadError(
+            f"{name}: {len(data):,} bytes of JSON are over the limit of {limit:,}: keep large data elsewhere and "
+            "send a reference",
+            name=name,
+            size=len(data),
+            limit=limit,
+        )
+    if b"\\u0000" in data and _NUL.search(data):
+        raise PayloadError(f"{name}: a string holds a NUL character, which stores cannot keep", name=name)
+    return data
+
+
+def _compare(original: Any, copy: Any, name: str) -> None:
+    """Raise unless the two hold the same values; lists and tuples, and classes without ``==``, are compared deeply."""
+    if _canonical(original) == _canonical(copy):
+        return
+    try:
+        same = msgspec.to_builtins(original) == msgspec.to_builtins(copy)
+    except (TypeError, ValueError):
+        same = False
+    if not same:
+        raise PayloadError(
+            f"{name}: a value does not survive JSON as its type says (a non-finite float, or a value of another "
+            f"type): sent {original!r}, would arrive as {copy!r}",
+            name=name,
+        )
