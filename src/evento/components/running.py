@@ -72,9 +72,10 @@ class HandlerRunner:
         tracing: TracingAgent | None = None,
         interceptors: Sequence[Interceptor] = (),
         executor: Executor | None = None,
+        call: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         self.handler = handler
-        self._call: Callable[[Any, Any], Any] = handler.bind(instance)
+        self._call: Callable[[Any, Any], Any] = call or handler.bind(instance)
         self._executor = executor
         self._interceptors = tuple(i for i in interceptors if i.kinds is None or handler.kind in i.kinds)
         self._tracing = tracing if tracing is not None and type(tracing).track is not TracingAgent.track else None

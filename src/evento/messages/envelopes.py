@@ -54,8 +54,10 @@ def to_micros(moment: datetime) -> int:
 class Request(msgspec.Struct, frozen=True):
     """A command or query on its way to its handler.
 
-    ``decoded`` is the checked copy of the payload that an in-process sender hands over beside the bytes; it never
-    travels. ``boundaries`` are those that the chain of causes holds; ``depth`` counts that chain.
+    ``keyed`` tells that the message id was given or derived, so that the store may know it already; ``attempt`` is
+    more than 1 when a former attempt with this id got no definite answer. ``boundaries`` are those that the chain of
+    causes holds, ``depth`` counts that chain. ``decoded`` is the checked copy of the payload that an in-process sender
+    hands over beside the bytes; it never travels.
     """
 
     kind: str  # "command" or "query"
@@ -66,6 +68,7 @@ class Request(msgspec.Struct, frozen=True):
     correlation_id: str
     causation_id: str | None
     timestamp: int
+    keyed: bool = False
     attempt: int = 1
     boundaries: tuple[str, ...] = ()
     depth: int = 0
@@ -98,15 +101,11 @@ class EventRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """The answer to a request: the event of a command (None: a void service command), a view as JSON, or an error.
-
-    ``decoded`` is the checked copy of the event's payload that an in-process handler hands over; it never travels.
-    """
+    """The answer to a request: the event of a command (None: a void service command), a view as JSON, or an error."""
 
     event: EventRecord | None = None
     view: bytes | None = None
     error: ErrorData | None = None
-    decoded: Any = None
 
 
 class Message(ABC, Generic[P_co]):
