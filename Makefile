@@ -1,0 +1,63 @@
+# make demo   the TodoList application with generated traffic, on http://127.0.0.1:8080
+# make test   everything that must hold: ruff, mypy, import-linter, pytest
+# make bench  the measured comparisons
+# make clean  remove what these made (not the demo's data)
+#
+# Needs Python 3.11 or newer and make; everything else goes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+demo: $(VENV)/.demo
+	@exec $(BIN)/evento demo
+
+# Each step names itself, so that the last line says where it stopped.
+define step
+	@echo "== $(1)"
+	@$(2) || { echo "make test: $(1) failed" >&2; exit 1; }
+endef
+
+test: $(VENV)/.test
+	$(call step,ruff check,$(BIN)/ruff check .)
+	$(call step,ruff format,$(BIN)/ruff format --check .)
+	$(call step,mypy,$(BIN)/mypy)
+	$(call step,import-linter,$(BIN)/lint-imports)
+	$(call step,pytest,$(BIN)/python -m pytest -q)
+	@echo "make test: all passed"
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# Stamps: what is installed is installed again only when pyproject.toml or this file changes.
+$(VENV)/.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@echo "== making $(VENV)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "python3 -m venv failed: install the venv module (Debian: apt install python3-venv)" >&2; exit 1; }
+	@$(PIP) install --upgrade 'pip>=25.1'  # the first that knows dependency groups
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.venv pyproject.toml Makefile
+	@echo "== installing evento-framework[demo] into $(VENV)"
+	@$(PIP) install --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	@echo "== installing what the tests and benchmarks need"
+	@$(PIP) install --group test --group bench
+	@touch $@
