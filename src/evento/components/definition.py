@@ -68,6 +68,7 @@ class Injectable(enum.Enum):
     STATUS = "status"
     FENCING_TOKEN = "fencing_token"  # noqa: S105 - not a password
     CONNECTION = "connection"
+    SESSION = "session"
 
 
 class Injection(Protocol):
