@@ -1,0 +1,63 @@
+"""The state cache: aggregates that were just used need no load."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+__all__ = ["CachedState", "StateCache"]
+
+
+class CachedState:
+    """A folded state.
+
+    ``version`` and ``boundary_version`` (None: not known) are those of its stream row; ``since_snapshot`` counts the
+    events folded after the newest snapshot.
+    """
+
+    __slots__ = ("boundary_version", "expires", "since_snapshot", "state", "version")
+
+    def __init__(self, state: Any, *, version: int, boundary_version: int | None, since_snapshot: int) -> None:
+        self.state = state
+        self.version = version
+        self.boundary_version = boundary_version
+        self.since_snapshot = since_snapshot
+        self.expires = 0.0
+
+
+class StateCache:
+    """A bounded LRU of states with expiry.
+
+    An entry is taken out while a command uses it and put back only after a confirmed append: a state that may differ
+    from the store is never found here. ``size`` 0 turns the cache off.
+    """
+
+    def __init__(self, *, size: int, expiry: float, clock: Callable[[], float] = monotonic) -> None:
+        self._entries: OrderedDict[str, CachedState] = OrderedDict()
+        self._size = size
+        self._expiry = expiry
+        self._clock = clock
+
+    def take(self, aggregate_id: str) -> CachedState | None:
+        """Take an aggregate's state out of the cache; None when it is not there or too old."""
+        entry = self._entries.pop(aggregate_id, None)
+        if entry is None or entry.expires < self._clock():
+            return None
+        return entry
+
+    def put(self, aggregate_id: str, entry: CachedState) -> None:
+        """Put a state into the cache; the least recently used one gives way."""
+        entry.expires = self._clock() + self._expiry
+        self._entries[aggregate_id] = entry
+        self._entries.move_to_end(aggregate_id)
+        while len(self._entries) > self._size:
+            self._entries.popitem(last=False)
+
+    def drop(self, aggregate_id: str) -> None:
+        """Forget an aggregate's state."""
+        self._entries.pop(aggregate_id, None)
+
+    def __len__(self) -> int:
+        return len(self._entries)

@@ -1,0 +1,102 @@
+"""Folding: from an aggregate's events to its state, the same way on replay and for the event just decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from evento.components import ComponentDefinition, HandlerDefinition, HandlerKind
+from evento.errors import PayloadError
+from evento.messages import Event, EventMessage, EventRecord, Metadata, decode, from_micros
+
+__all__ = ["Folder"]
+
+
+class FoldInjection:
+    """What event-sourcing handlers may ask for. The position is not known before the append, so it is always 0."""
+
+    __slots__ = ("_message", "_payload", "_record", "state")
+
+    def __init__(self, state: Any, payload: Event, record: EventRecord) -> None:
+        self.state = state
+        self._payload = payload
+        self._record = record
+        self._message: EventMessage[Any] | None = None
+
+    @property
+    def message(self) -> EventMessage[Any]:
+        if self._message is None:
+            record = self._record
+            self._message = EventMessage(
+                self._payload,
+                msgspec.structs.replace(record, position=0, deleted_at=None) if record.position else record,
+            )
+        return self._message
+
+    @property
+    def metadata(self) -> Metadata:
+        return self.message.metadata
+
+    @property
+    def timestamp(self) -> datetime:
+        return from_micros(self._record.timestamp)
+
+
+class Folder:
+    """Applies events to the state of one aggregate component."""
+
+    def __init__(self, aggregate: ComponentDefinition, instance: object) -> None:
+        self._aggregate = aggregate
+        self._handlers: dict[str, tuple[HandlerDefinition, Callable[[Any, Any], Any]]] = {
+            handler.payload_name: (handler, handler.bind(instance))
+            for handler in aggregate.handlers_of(HandlerKind.EVENT_SOURCING)
+        }
+        self._state_type = aggregate.state
+
+    def apply(self, state: Any, payload: Event, record: EventRecord) -> Any:
+        """Return the state after one event; events without a handler change nothing."""
+        found = self._handlers.get(record.name)
+        if found is None:
+            return state
+        handler, call = found
+        result = call(payload, FoldInjection(state, payload, record))
+        if result is None:
+            if state is None:
+                raise self._aggregate.error(
+                    f"{handler.name} handles the first event of an aggregate and must return the new state, "
+                    "but returned None"
+                )
+            return state
+        return result
+
+    def replay(self, state: Any, records: Any) -> Any:
+        """Return the state after stored events."""
+        for record in records:
+            found = self._handlers.get(record.name)
+            if found is None:
+                continue
+            payload_type: Any = found[0].payload
+            try:
+                payload = decode(payload_type, record.payload)
+            except PayloadError as error:
+                raise PayloadError(
+                    f"event {record.position} of {record.aggregate_id!r} cannot be read: {error}; keep reading old "
+                    "fields, or give new ones a default",
+                    position=record.position,
+                    name=record.name,
+                ) from error
+            state = self.apply(state, payload, record)
+        return state
+
+    def initial(self) -> Any:
+        """Return the state of an aggregate whose events have not made one."""
+        try:
+            return None if self._state_type is None else self._state_type()
+        except TypeError as error:
+            raise self._aggregate.error(
+                f"no event-sourcing handler has returned a state, and {self._state_type} cannot be made without "
+                f"arguments ({error}): handle the init command's event, or give every field a default"
+            ) from error

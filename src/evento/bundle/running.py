@@ -1,0 +1,213 @@
+"""One run of a bundle: everything between start and stop, opened and closed in order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+from evento.bundle.address import EmbeddedServer
+from evento.bundle.admission import Admission
+from evento.bundle.aggregates import AggregateRuntime
+from evento.bundle.boundaries import Boundaries
+from evento.bundle.cache import StateCache
+from evento.bundle.discovery import Found
+from evento.bundle.executors import Executors
+from evento.bundle.invokers import InvokerRuntime
+from evento.bundle.payload_registry import PayloadRegistry
+from evento.bundle.projections import ProjectionRuntime
+from evento.bundle.services import ServiceRuntime
+from evento.bundle.serving import served
+from evento.bundle.settings import BundleSettings
+from evento.bundle.tasks import Tasks
+from evento.components import ComponentDefinition, HandlerKind, Role, TracingAgent
+from evento.consumers import ConsumerGroup, SqlConsumerStateStore
+from evento.gateway import CommandGateway, InProcessBus, QueryGateway, RequestSender
+from evento.messages import new_id
+from evento.state_store import StateStore
+from evento.state_store.sqlite import SqliteStateStore
+
+__all__ = ["RunningBundle"]
+
+logger = logging.getLogger("evento.bundle")
+
+DRAIN_SECONDS = 30.0
+Make = Callable[[ComponentDefinition, "RunningBundle"], Any]
+_HANDLED = {HandlerKind.AGGREGATE_COMMAND: "command", HandlerKind.COMMAND: "command", HandlerKind.QUERY: "query"}
+
+
+class RunningBundle:
+    """The parts of a started bundle.
+
+    Opened in this order, closed in the other: executors, event store, consumer state store, handlers, consumers.
+
+    :param make: makes a component's instance once the gateways exist.
+    """
+
+    def __init__(self, settings: BundleSettings, server: EmbeddedServer, found: Found, *, make: Make) -> None:
+        self._settings = settings
+        self._server = server
+        self._found = found
+        self._make = make
+        self._stack = AsyncExitStack()
+        self._instance_id = new_id()
+        self._tasks = Tasks()
+        self._boundaries = Boundaries()
+        self._cache = StateCache(size=settings.state_cache_size, expiry=settings.state_cache_expiry.total_seconds())
+        self._admission = Admission(limit=settings.max_concurrent_handlers, max_waiting=settings.max_in_flight_requests)
+        tracing = settings.tracing
+        correlates = tracing is not None and type(tracing).correlate is not TracingAgent.correlate
+        self._bus = InProcessBus()
+        self._sender = RequestSender(
+            self._bus,
+            correlate=tracing.correlate if tracing is not None and correlates else None,
+            max_in_flight=settings.max_in_flight_requests,
+        )
+        self._registry = PayloadRegistry()
+        self.commands = CommandGateway(self._sender, event_classes=self._registry.event_class)
+        self.queries = QueryGateway(self._sender)
+        self.invocations = InvokerRuntime(
+            commands=self.commands,
+            queries=self.queries,
+            sender=self._sender,
+            tracing=tracing,
+            interceptors=settings.interceptors,
+        )
+        self.store: StateStore
+        self.consumers: ConsumerGroup
+
+    async def __aenter__(self) -> RunningBundle:
+        async with self._stack:
+            await self._open()
+            self._stack = self._stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._stack.aclose()
+
+    async def ready(self) -> None:
+        """Wait for the projectors that the bundle must not be without."""
+        await self.consumers.heads_reached()
+
+    async def caught_up(self, timeout: float) -> None:
+        """Wait until every consumer has committed up to the head and nothing is in flight."""
+        await self.consumers.caught_up(timeout, idle=lambda: self._sender.in_flight == 0)
+
+    async def _open(self) -> None:
+        components = self._found.components
+        self._register_payloads()
+        self._refuse_two_handlers()
+        executors = Executors(self._settings.executors)
+        self._stack.callback(executors.close)
+        pools = executors.open(component for component in components)
+        if self._server.path is not None:
+            self._server.path.parent.mkdir(parents=True, exist_ok=True)
+        self.store = await self._stack.enter_async_context(SqliteStateStore(self._server.path))
+        url = self._settings.consumer_state_store or self._server.consumer_state_url
+        consumer_store = await self._stack.enter_async_context(SqlConsumerStateStore(url))
+        self._stack.push_async_callback(self._drain)
+        self.consumers = ConsumerGroup(
+            self._settings.bundle_id,
+            state_store=self.store,
+            consumer_store=consumer_store,
+            commands=self.commands,
+            queries=self.queries,
+            fetch_size=self._settings.fetch_size,
+            fetch_delay=self._settings.fetch_delay,
+            tracing=self._settings.tracing,
+            interceptors=self._settings.interceptors,
+            take_over=True,
+        )
+        for component in components:
+            await self._install(component, pools)
+        await self._stack.enter_async_context(self.consumers)
+
+    def _register_payloads(self) -> None:
+        for component in self._found.components:
+            self._registry.add_component(component)
+        for payload in self._found.payloads:
+            self._registry.add(payload)
+
+    def _refuse_two_handlers(self) -> None:
+        owners: dict[tuple[str, str], str] = {}
+        for component in self._found.components:
+            for handler in component.handlers:
+                kind = _HANDLED.get(handler.kind)
+                if kind is None:
+                    continue
+                other = owners.setdefault((kind, handler.payload_name), handler.id)
+                if other != handler.id:
+                    raise component.error(
+                        f"the {kind} {handler.payload_name!r} is handled by {other} and by {handler.id}: a {kind} has "
+                        "one handler in the whole system"
+                    )
+
+    async def _install(self, component: ComponentDefinition, pools: Any) -> None:
+        """Make a component and put its handlers to work."""
+        settings = self._settings
+        if component.role is Role.INVOKER:
+            return  # made when the application asks for it
+        instance = self._make(component, self)
+        common: dict[str, Any] = {
+            "tracing": settings.tracing,
+            "interceptors": settings.interceptors,
+            "executors": pools,
+        }
+        match component.role:
+            case Role.AGGREGATE:
+                aggregate = AggregateRuntime(
+                    component,
+                    instance,
+                    store=self.store,
+                    commands=self.commands,
+                    sender=self._sender,
+                    boundaries=self._boundaries,
+                    cache=self._cache,
+                    **common,
+                )
+                await self._serve(component, HandlerKind.AGGREGATE_COMMAND, aggregate.handle)
+            case Role.SERVICE:
+                service = ServiceRuntime(
+                    component,
+                    instance,
+                    owner=self._instance_id,
+                    store=self.store,
+                    commands=self.commands,
+                    sender=self._sender,
+                    boundaries=self._boundaries,
+                    tasks=self._tasks,
+                    **common,
+                )
+                await self._serve(component, HandlerKind.COMMAND, service.handle)
+            case Role.PROJECTION:
+                projection = ProjectionRuntime(
+                    component, instance, queries=self.queries, wait_for=self._wait_for, **common
+                )
+                await self._serve(component, HandlerKind.QUERY, projection.handle)
+            case Role.PROJECTOR:
+                contexts = settings.contexts.get(component.cls, component.contexts)
+                self.consumers.add(component, instance, contexts=contexts)
+            case role:
+                raise component.error(f"{role.value}s are not part of this version yet")
+
+    async def _serve(self, component: ComponentDefinition, kind: HandlerKind, handle: Any) -> None:
+        serve = served(handle, self._admission)
+        for handler in component.handlers_of(kind):
+            await self._bus.serve(_HANDLED[kind], handler.payload_name, serve)
+
+    async def _wait_for(self, projection: ComponentDefinition, position: int, deadline: float) -> None:
+        names = {projector.__name__ for projector in projection.projectors} or None
+        await self.consumers.wait_for(names, position, deadline)
+
+    async def _drain(self) -> None:
+        """Refuse new requests and let running handlers end."""
+        self._sender.close()
+        if not await self._admission.drained(DRAIN_SECONDS):
+            logger.warning(
+                "%d handlers of %s still run after %g s and are left behind",
+                self._admission.running,
+                self._settings.bundle_id,
+                DRAIN_SECONDS,
+            )
+        await self._tasks.close(DRAIN_SECONDS)

@@ -1,0 +1,39 @@
+"""Serving: what surrounds every command and query handler: admission, and errors turned into data."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from evento.bundle.admission import Admission
+from evento.errors import EventoError, RequestTimeout, error_to_data
+from evento.gateway import RequestHandler
+from evento.messages import Reply, Request
+
+__all__ = ["served"]
+
+logger = logging.getLogger("evento.handlers")
+
+
+def served(handle: Callable[[Request, float], Awaitable[Reply]], admission: Admission) -> RequestHandler:
+    """Wrap a runtime's handler: it waits for admission, is not started after the deadline, and replies its errors."""
+
+    async def serve(request: Request, deadline: float) -> Reply:
+        try:
+            await admission.enter(request.name, depth=request.depth)
+        except EventoError as error:
+            return Reply(error=error_to_data(error))
+        try:
+            if asyncio.get_running_loop().time() >= deadline:
+                raise RequestTimeout(f"{request.name} was not started: its deadline had passed", name=request.name)
+            return await handle(request, deadline)
+        except EventoError as error:
+            return Reply(error=error_to_data(error))
+        except Exception as error:
+            logger.exception("%s %s (%s) failed in its handler", request.kind, request.name, request.message_id)
+            return Reply(error=error_to_data(error))
+        finally:
+            admission.leave()
+
+    return serve
