@@ -1,0 +1,196 @@
+"""The consumer state store's port: where consumers keep their place, and what every adapter promises.
+
+Promises that hold for all adapters (``evento.testing.conformance`` checks them):
+
+* The initial position of a consumer is stored once; whoever registers it later gets what is stored.
+* One owner at a time holds the lease of a consumer. Every grant has a higher fencing token than all before.
+* A checkpoint is committed only under the current token, together with the events that are parked at it, or not at
+  all: a holder that has lost its lease without knowing it can write nothing.
+* Time is the database's: no clock of a process decides about a lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointTransaction",
+    "ConsumerId",
+    "ConsumerLease",
+    "ConsumerStateStore",
+    "DeadEvent",
+    "StoredConsumer",
+]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ConsumerId:
+    """One consumer: a component of a bundle, in one version, reading the events of one context pattern.
+
+    The four fields are the identity, everywhere. ``str()`` is for people and is never parsed.
+    """
+
+    bundle: str
+    component: str
+    version: int
+    context: str
+
+    def __str__(self) -> str:
+        return f"{self.component} v{self.version} [{self.context}] of {self.bundle}"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How far a consumer has come, in which history: all events up to ``position`` are handled or parked.
+
+    ``store_id`` and ``epoch`` are those of the System State Store that the position belongs to.
+    """
+
+    position: int
+    store_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredConsumer:
+    """What is stored about a consumer.
+
+    ``errors`` counts failures since the last progress, the first of them at ``failing_since`` (microseconds since
+    1970); ``last_error`` stays after progress, for people. ``dead_streak`` counts events that were parked for their
+    own failure since the last success. ``dead`` and ``waiting`` count the events in the dead event queue: those that
+    failed, and those that wait behind them.
+    """
+
+    checkpoint: Checkpoint
+    errors: int = 0
+    last_error: str | None = None
+    failing_since: int | None = None
+    dead_streak: int = 0
+    dead: int = 0
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerLease:
+    """The right to work for a consumer; ``token`` is the fencing token, which rises with every grant."""
+
+    consumer: ConsumerId
+    owner: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadEvent:
+    """An event in the dead event queue of a consumer.
+
+    The event itself stays in the System State Store, at ``position``. ``key`` is what it holds back: later events of
+    the same key wait behind it (None: nothing waits). ``waiting`` events were never handled: their error fields are
+    empty. ``parked_at`` is in microseconds since 1970, set by the store.
+    """
+
+    position: int
+    event_id: str
+    event_name: str
+    context: str
+    aggregate_id: str | None
+    key: str | None
+    waiting: bool = False
+    error_type: str = ""
+    error_message: str = ""
+    traceback: str = ""
+    attempts: int = 0
+    parked_at: int = 0
+
+
+class CheckpointTransaction(Protocol):
+    """An open transaction of the consumer state store's database, in which handlers write and the checkpoint moves.
+
+    ``connection`` is for handlers; they never commit or roll back.
+    """
+
+    @property
+    def connection(self) -> AsyncConnection:
+        """The connection that the transaction is open on."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the transaction can still be committed: False once a handler has ended it."""
+        ...
+
+    async def commit(self, position: int, *, parked: Sequence[DeadEvent] = (), dead_streak: int = 0) -> None:
+        """Write the checkpoint as the last statement, fenced, and commit; :class:`LeaseLost` rolls all back."""
+        ...
+
+
+class ConsumerStateStore(Protocol):
+    """Keeps checkpoints, leases and dead events of consumers.
+
+    An async context manager: nothing is opened before ``__aenter__``. All operations raise
+    :class:`~evento.errors.StoreUnavailable` when the database cannot answer; a write that raised it may have happened.
+    """
+
+    async def __aenter__(self) -> ConsumerStateStore:
+        """Open the store, migrating an older schema; :class:`~evento.errors.SchemaTooNew` for a newer one."""
+        ...
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Close all connections."""
+        ...
+
+    async def register(self, consumer: ConsumerId, initial: Checkpoint) -> StoredConsumer:
+        """Store the initial checkpoint unless the consumer is known; return what is stored."""
+        ...
+
+    async def load(self, consumer: ConsumerId) -> StoredConsumer | None:
+        """Return what is stored about a consumer; None when it was never registered."""
+        ...
+
+    async def acquire(
+        self, consumer: ConsumerId, *, owner: str, ttl: float, take_over: bool = False
+    ) -> ConsumerLease | None:
+        """Grant the lease for ``ttl`` seconds, or return None while another owner holds it.
+
+        The holder may ask again: it gets a new token, and its old one is void. ``take_over`` grants it whoever holds
+        it: for those who know that no other holder can be alive.
+        """
+        ...
+
+    async def renew(self, lease: ConsumerLease, *, ttl: float) -> bool:
+        """Extend the lease; False when its token is not the current one."""
+        ...
+
+    async def release(self, lease: ConsumerLease) -> bool:
+        """Give the lease back, so that others need not wait; False when it was lost before."""
+        ...
+
+    async def commit(
+        self, lease: ConsumerLease, position: int, *, parked: Sequence[DeadEvent] = (), dead_streak: int = 0
+    ) -> None:
+        """Move the checkpoint and park events, in one transaction; counted errors are reset.
+
+        :raises LeaseLost: the token is not the current one; nothing is written.
+        """
+        ...
+
+    def transaction(self, lease: ConsumerLease) -> AbstractAsyncContextManager[CheckpointTransaction]:
+        """Open a transaction for handlers; it rolls back unless it was committed before the block ends."""
+        ...
+
+    async def record_error(self, lease: ConsumerLease, error: str) -> None:
+        """Count a failure; nothing happens when the lease is lost."""
+        ...
+
+    async def dead_keys(self, consumer: ConsumerId) -> frozenset[str]:
+        """Return the keys that have events in the dead event queue."""
+        ...
+
+    async def dead_events(self, consumer: ConsumerId, *, after: int = 0, limit: int = 100) -> Sequence[DeadEvent]:
+        """Return dead and waiting events with positions beyond ``after``, ascending."""
+        ...

@@ -1,0 +1,90 @@
+"""The tables, all named ``evento_consumer...``: the database may be the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from sqlalchemy import BigInteger, Boolean, Column, Connection, Integer, MetaData, String, Table, Text, insert, select
+from sqlalchemy.dialects.mysql import LONGTEXT, VARCHAR
+
+from evento.errors import SchemaTooNew
+
+__all__ = ["SCHEMA_VERSION", "consumers", "dead_events", "migrate"]
+
+SCHEMA_VERSION = 1
+
+_metadata = MetaData()
+# MySQL compares text without regard to case unless it is told otherwise, and indexes at most 3072 bytes: 3 x 240 x 4.
+_NAME = String(240).with_variant(VARCHAR(240, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+_TEXT = Text().with_variant(LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+
+
+def _identity() -> list[Column[object]]:
+    return [
+        Column("bundle", _NAME, primary_key=True),
+        Column("component", _NAME, primary_key=True),
+        Column("version", Integer, primary_key=True, autoincrement=False),
+        Column("context", _NAME, primary_key=True),
+    ]
+
+
+schema_version = Table(
+    "evento_consumer_schema", _metadata, Column("version", Integer, primary_key=True, autoincrement=False)
+)
+
+consumers = Table(
+    "evento_consumer",
+    _metadata,
+    *_identity(),
+    Column("position", BigInteger, nullable=False),
+    Column("store_id", String(64), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("lease_owner", _TEXT),
+    Column("lease_token", BigInteger, nullable=False, default=0),
+    Column("lease_until", BigInteger),
+    Column("errors", Integer, nullable=False, default=0),
+    Column("last_error", _TEXT),
+    Column("failing_since", BigInteger),
+    Column("dead_streak", Integer, nullable=False, default=0),
+)
+
+dead_events = Table(
+    "evento_consumer_dead_event",
+    _metadata,
+    *_identity(),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("event_id", _TEXT, nullable=False),
+    Column("event_name", _TEXT, nullable=False),
+    Column("event_context", _TEXT, nullable=False),
+    Column("aggregate_id", _TEXT),
+    Column("held_key", _TEXT),
+    Column("waiting", Boolean, nullable=False),
+    Column("error_type", _TEXT, nullable=False),
+    Column("error_message", _TEXT, nullable=False),
+    Column("traceback", _TEXT, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("parked_at", BigInteger, nullable=False),
+)
+
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {}
+"""What turns the schema of version n - 1 into that of version n. A new database gets the tables above at once."""
+
+
+def migrate(connection: Connection, where: str) -> None:
+    """Bring the database to :data:`SCHEMA_VERSION`; :class:`SchemaTooNew` when it is ahead of it."""
+    schema_version.create(connection, checkfirst=True)
+    found = connection.scalar(select(schema_version.c.version))
+    if found is None:
+        _metadata.create_all(connection)
+        connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
+        return
+    if found > SCHEMA_VERSION:
+        raise SchemaTooNew(
+            f"the consumer state in {where} has schema version {found}, but this Evento knows versions up to "
+            f"{SCHEMA_VERSION}: install the newer Evento that wrote it",
+            found=found,
+            supported=SCHEMA_VERSION,
+        )
+    for version in range(found + 1, SCHEMA_VERSION + 1):
+        MIGRATIONS[version](connection)
+        connection.execute(schema_version.update().values(version=version))
