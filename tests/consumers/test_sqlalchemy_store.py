@@ -55,10 +55,14 @@ async def test_commits_are_flushed_to_the_disk(tmp_path: Path) -> None:
         assert await connection.scalar(text("PRAGMA synchronous")) == 2  # FULL
 
 
-async def test_two_stores_in_memory_are_two_databases() -> None:
+async def test_two_stores_in_memory_are_two_databases_without_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     async with SqlConsumerStateStore("sqlite+aiosqlite://") as one, SqlConsumerStateStore("sqlite://") as other:
         await one.register(CONSUMER, START)
         assert await other.load(CONSUMER) is None
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_store_in_memory_survives_a_cancelled_operation() -> None:

@@ -76,7 +76,7 @@ def make_engine(text: str, *, timeout: float) -> AsyncEngine:
 def _sqlite_engine(url: URL, timeout: float) -> AsyncEngine:
     if url.database in {None, "", ":memory:"}:
         # A name of its own and a shared cache let a second connection see the database, and keep it.
-        url = url.set(database=f"file:evento-{uuid4().hex}?mode=memory&cache=shared&uri=true")
+        url = url.set(database=f"file:evento-{uuid4().hex}", query={"mode": "memory", "cache": "shared", "uri": "true"})
     # One connection works at a time, a second one is held open by the store.
     engine = create_async_engine(url, poolclass=AsyncAdaptedQueuePool, pool_size=2, max_overflow=0)
 
