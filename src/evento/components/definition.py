@@ -154,6 +154,7 @@ class ComponentDefinition:
     """One component class.
 
     ``name`` is the class name; the options are those of the role (see the base classes), at their defaults elsewhere.
+    ``analysed`` keeps what the source analysis has found, by handler.
     """
 
     role: Role
@@ -169,6 +170,7 @@ class ComponentDefinition:
     projectors: tuple[type, ...] = ()
     snapshot_frequency: int = -1
     snapshot_version: int = 1
+    analysed: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
     _index: dict[tuple[HandlerKind, str], HandlerDefinition] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ForwardRef, Generic, TypeVar, Union, get_args
 
 from evento.errors import DefinitionError
 from evento.messages import Source
+from evento.messages.definition import names_around
 
 __all__ = [
     "ARGUMENTS",
@@ -27,6 +28,7 @@ __all__ = [
 
 NONE = type(None)
 ARGUMENTS = "__evento_arguments__"
+SITE = "__evento_site__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +83,13 @@ def site_of(cls: type) -> Site:
         module = sys.modules.get(cls.__module__)
         return Site(Source(getattr(module, "__file__", None) or cls.__module__, 0), vars(module) if module else {}, {})
     source = Source(frame.f_code.co_filename, frame.f_lineno)
-    return Site(source, frame.f_globals, _local_names(frame))
+    return Site(source, frame.f_globals, names_around(frame))
 
 
-def _local_names(frame: FrameType) -> dict[str, Any]:
-    names: dict[str, Any] = {}
-    current: FrameType | None = frame
-    while current is not None and current.f_locals is not current.f_globals:
-        names = {**current.f_locals, **names}
-        if "__qualname__" not in current.f_locals:  # a function, not the body of a class around ours
-            break
-        current = current.f_back
-    return names
+def site_kept_by(cls: type) -> Site | None:
+    """Return where a component class was made; None for other classes."""
+    site = cls.__dict__.get(SITE)
+    return site if isinstance(site, Site) else None
 
 
 def type_arguments(cls: type, site: Site) -> dict[Any, Any]:

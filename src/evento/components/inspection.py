@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import timedelta
 from types import FunctionType
 from typing import Any, TypeVar, get_type_hints
@@ -12,7 +12,7 @@ import msgspec
 
 from evento.components.decorators import HandlerMark, mark_of
 from evento.components.definition import ComponentDefinition, HandlerDefinition, HandlerKind, Injectable, Role
-from evento.components.hints import ARGUMENTS, Site, plain, show, site_of, substituted, type_arguments
+from evento.components.hints import ARGUMENTS, SITE, Site, fits, plain, show, site_of, substituted, type_arguments
 from evento.components.invocation import invoked_function, invoking
 from evento.components.options import check_option
 from evento.components.signatures import Method, read_signature
@@ -70,6 +70,7 @@ def define_component(cls: type, *, abstract: bool, options: Mapping[str, Any], u
     setattr(cls, _OPTIONS, given)
     arguments = type_arguments(cls, site)
     setattr(cls, ARGUMENTS, arguments)
+    setattr(cls, SITE, site)
     methods = _methods(cls, role, site, arguments)
     if abstract:
         return
@@ -79,7 +80,7 @@ def define_component(cls: type, *, abstract: bool, options: Mapping[str, Any], u
         raise site.error(cls, f"no handlers: mark a method with {_decorators(role)}, or say abstract=True")
     state = _state_of(cls, role, site, arguments) if role in _STATES else None
     handlers = tuple(
-        _handler(Method(cls.__qualname__, name, role, state, mark, function, hints))
+        _handler(Method(cls.__qualname__, name, role, site, state, mark, function, hints))
         for name, (mark, function, hints) in methods.items()
     )
     _check_unique(cls, site, handlers)
@@ -216,6 +217,7 @@ def _handler(method: Method) -> HandlerDefinition:
         "description": inspect.cleandoc(function.__doc__ or ""),
     }
     if mark.kind is HandlerKind.INVOCATION:
+        _check_awaitable(method, is_async=is_async)
         return HandlerDefinition(function=invoked_function(function) or function, is_async=True, **facts)
     signature = read_signature(method)
     if mark.kind is HandlerKind.SAGA_EVENT:
@@ -246,6 +248,12 @@ def _check_mark(method: Method, *, is_async: bool) -> None:
         raise method.error("executor= moves a plain 'def' to threads: remove it, or remove 'async'")
     if mark.kind is HandlerKind.EVENT_SOURCING and is_async:
         raise method.error("folding only computes: make it a plain 'def'")
+
+
+def _check_awaitable(method: Method, *, is_async: bool) -> None:
+    hint = plain(method.hints.get("return", Any))
+    if not is_async and not fits(hint, Awaitable):
+        raise method.error(f"returns {show(hint)}: make it 'async def', or return an awaitable")
 
 
 def _check_association(method: Method, payload: type) -> None:

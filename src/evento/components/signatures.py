@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from evento.components.decorators import HandlerMark
 from evento.components.definition import HandlerKind, Injectable, Parameter, Role
-from evento.components.hints import NONE, fits, members, payloads_in, plain, show
+from evento.components.hints import NONE, Site, fits, members, payloads_in, plain, show
 from evento.components.injectables import FencingToken, ProjectorStatus
 from evento.components.states import AggregateState, SagaState
 from evento.errors import CapabilityError, DefinitionError
@@ -79,6 +79,7 @@ class Method:
     component: str
     name: str
     role: Role
+    site: Site
     state: type | None
     mark: HandlerMark
     function: FunctionType
@@ -274,7 +275,7 @@ def _returned(method: Method, payload: type) -> tuple[tuple[type, ...], bool]:
         case HandlerKind.COMMAND:
             return _events(method, parts, PayloadKind.SERVICE_EVENT, payload, hint), returns_none
         case HandlerKind.QUERY:
-            declared = result_type_of(payload)
+            declared = result_type_of(payload, method.site.local_names)
             if not fits(hint, declared):
                 raise method.error(
                     f"returns {show(hint)}, but {payload.__name__} is answered with {show(declared)}: make them alike"
@@ -310,7 +311,7 @@ def _events(method: Method, parts: list[Any], kind: PayloadKind, payload: type, 
             raise method.error(f"returns {show(part)}, but must return a {kind.value}: use a subclass of it")
         if definition.abstract:
             raise method.error(f"returns {show(part)}, which is abstract: name the events themselves, joined by |")
-    declared = result_type_of(payload)
+    declared = result_type_of(payload, method.site.local_names)
     if not fits(hint, declared):
         raise method.error(
             f"returns {show(hint)}, but {payload.__name__} says that it gives {show(declared)}: make them alike"

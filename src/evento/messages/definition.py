@@ -7,14 +7,16 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from evento.errors import DefinitionError
 
-__all__ = ["PayloadDefinition", "PayloadKind", "Source", "define", "definition_of", "result_type_of"]
+__all__ = ["PayloadDefinition", "PayloadKind", "Source", "define", "definition_of", "names_around", "result_type_of"]
 
 _FRAMEWORK = "evento.messages.payloads"
 _STRUCT_KEYWORDS = frozenset(
@@ -82,6 +84,14 @@ class PayloadDefinition:
             return msgspec.json.Decoder(self.cls)
         except (TypeError, NameError, AttributeError) as error:
             raise self.error(f"a field has a type that cannot be decoded from JSON: {error}") from error
+
+    @functools.cached_property
+    def result(self) -> Any:
+        """What sending the payload gives, by its class; Any when the class does not say, or a type variable."""
+        try:
+            return _result(self.cls, {})
+        except NameError as error:
+            raise self.error(f"its result cannot be resolved: {error}") from error
 
     @functools.cached_property
     def result_decoder(self) -> msgspec.json.Decoder[Any]:
@@ -158,6 +168,7 @@ def define(
         raise fail(str(error)) from error
     except DefinitionError:
         raise
+    local_names = names_around(frame)
     base = _inherited(bases)
     definition = PayloadDefinition(
         cls=cls,
@@ -168,35 +179,68 @@ def define(
         abstract=abstract,
         description=_description(namespace.get("__doc__")),
         source=source,
-        aggregate_field=None if framework else _aggregate_field(fail, cls, frame.f_locals, abstract=abstract),
+        aggregate_field=None if framework else _aggregate_field(fail, cls, local_names, abstract=abstract),
     )
     cast(Any, cls).__evento__ = definition
+    with suppress(NameError):  # a string may name a class that follows
+        definition.__dict__["result"] = _result(cls, local_names)
     return cls
 
 
-def result_type_of(query: type) -> Any:
-    """Return what the class of a query (or command) names as its answer: ``list[V]`` for ``Query[list[V]]``."""
-    for cls in query.__mro__:
-        for base in getattr(cls, "__orig_bases__", ()):
-            arguments = get_args(base)
-            origin = get_origin(base)
-            if not arguments or not isinstance(origin, type) or "__evento__" not in origin.__dict__:
-                continue
-            argument = arguments[0]
-            if isinstance(argument, TypeVar) or hasattr(argument, "__bound__"):
-                continue
-            if hasattr(argument, "__forward_arg__"):
-                return _resolve_forward(cls, argument.__forward_arg__)
-            return argument
+def result_type_of(payload: type, local_names: Mapping[str, Any] | None = None) -> Any:
+    """Return what the class of a query or command names as its answer: ``list[V]`` for ``Query[list[V]]``.
+
+    Any when it names none. ``local_names`` resolve a string that names a class of a function.
+    """
+    definition = definition_of(payload)
+    if local_names and "result" not in definition.__dict__:
+        with suppress(NameError):
+            definition.__dict__["result"] = _result(payload, local_names)
+    return Any if _is_variable(definition.result) else definition.result
+
+
+def names_around(frame: FrameType) -> dict[str, Any]:
+    """Return the local names that a class statement in this frame sees: those of its function, if it is in one."""
+    names: dict[str, Any] = {}
+    current: FrameType | None = frame
+    while current is not None and current.f_locals is not current.f_globals:
+        names = {**current.f_locals, **names}
+        if "__qualname__" not in current.f_locals:  # a function, not the body of a class around ours
+            break
+        current = current.f_back
+    return names
+
+
+def _result(cls: type, local_names: Mapping[str, Any]) -> Any:
+    for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
+        origin = get_origin(base) or base
+        definition = origin.__dict__.get("__evento__")
+        if definition is None:
+            continue
+        arguments = [_resolved(cls, argument, local_names) for argument in get_args(base)]
+        if origin.__module__ == _FRAMEWORK:
+            return arguments[0] if arguments else Any
+        given = dict(zip(getattr(origin, "__parameters__", ()), arguments, strict=False))
+        return _substituted(definition.result, given)
     return Any
 
 
-def _resolve_forward(cls: type, text: str) -> Any:
-    holder = type("_Holder", (), {"__annotations__": {"value": text}, "__module__": cls.__module__})
-    try:
-        return get_type_hints(holder, include_extras=True)["value"]
-    except NameError as error:
-        raise definition_of(cls).error(f"its result {text!r} cannot be resolved: {error}") from error
+def _resolved(cls: type, argument: Any, local_names: Mapping[str, Any]) -> Any:
+    if not hasattr(argument, "__forward_arg__"):
+        return argument
+    holder = type("_Holder", (), {"__annotations__": {"value": argument.__forward_arg__}, "__module__": cls.__module__})
+    return get_type_hints(holder, localns=dict(local_names), include_extras=True)["value"]
+
+
+def _substituted(hint: Any, given: Mapping[Any, Any]) -> Any:
+    if _is_variable(hint):
+        return given.get(hint, hint)
+    parameters = () if isinstance(hint, type) and get_origin(hint) is None else getattr(hint, "__parameters__", ())
+    return hint[tuple(given.get(one, one) for one in parameters)] if parameters else hint
+
+
+def _is_variable(hint: Any) -> bool:
+    return isinstance(hint, TypeVar) or (hasattr(hint, "__bound__") and hasattr(hint, "__name__"))
 
 
 def _is_wire_name(name: str) -> bool:
@@ -257,8 +301,10 @@ def _aggregate_field(
 
 def _resolve_hints(fail: Callable[[str], DefinitionError], cls: type, local_names: dict[str, Any]) -> dict[str, Any]:
     own = inspect.get_annotations(cls)
+    nested = {name: value for name, value in vars(cls).items() if isinstance(value, type)}
+    names = {**local_names, **nested, cls.__name__: cls}
     try:
-        hints = get_type_hints(cls, localns={**local_names, cls.__name__: cls}, include_extras=True)
+        hints = get_type_hints(cls, localns=names, include_extras=True)
     except Exception as error:
         raise fail(
             f"an annotation cannot be resolved ({error}): import the type at run time (not under TYPE_CHECKING) "
