@@ -1,5 +1,6 @@
 """Components: the seven base classes, the handler decorators and the frozen definitions made from them."""
 
+from evento.components.analysis import Send, Sends, sends_of
 from evento.components.bases import (
     Aggregate,
     Component,
@@ -10,6 +11,7 @@ from evento.components.bases import (
     Saga,
     Service,
 )
+from evento.components.confinement import ConfinementProblem, confinement_problems
 from evento.components.decorators import (
     aggregate_command_handler,
     command_handler,
@@ -40,6 +42,7 @@ __all__ = [
     "AggregateState",
     "Component",
     "ComponentDefinition",
+    "ConfinementProblem",
     "FencingToken",
     "HandlerCall",
     "HandlerDefinition",
@@ -58,15 +61,19 @@ __all__ = [
     "Role",
     "Saga",
     "SagaState",
+    "Send",
+    "Sends",
     "Service",
     "TracingAgent",
     "aggregate_command_handler",
     "command_handler",
     "component_definition",
+    "confinement_problems",
     "event_handler",
     "event_sourcing_handler",
     "invocation_handler",
     "query_handler",
     "saga_event_handler",
+    "sends_of",
     "track",
 ]

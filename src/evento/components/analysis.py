@@ -9,12 +9,12 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FunctionType
 
 from evento.components.definition import ComponentDefinition, HandlerDefinition
 from evento.components.reading import SENDING, Frame, Reader, walk
-from evento.components.values import Value
+from evento.components.values import UNKNOWN, Value
 from evento.messages import Command, Query
 
 __all__ = ["GatewayCall", "Send", "Sends", "calls_in", "gateway_calls", "sends_of"]
@@ -42,13 +42,17 @@ class Sends:
 
 @dataclass(frozen=True, slots=True)
 class GatewayCall:
-    """A call of a gateway: ``gateway`` is "commands" or "queries" ("" when a source is missing)."""
+    """A call of a gateway: ``gateway`` is "commands" or "queries" ("" when a source is missing).
+
+    ``handed_on``: no call, but the gateway is given to something that is not read.
+    """
 
     gateway: str
     payload: Value
     text: str
     line: int
     file: str
+    handed_on: bool = False
 
 
 def sends_of(component: ComponentDefinition, handler: HandlerDefinition) -> Sends:
@@ -112,7 +116,7 @@ class _Search:
         except (OSError, TypeError):
             code = function.__code__
             text = f"the source of {function.__qualname__} is missing"
-            self._missing.append(GatewayCall("", Value(unknown=True), text, code.co_firstlineno, code.co_filename))
+            self._missing.append(GatewayCall("", UNKNOWN, text, code.co_firstlineno, code.co_filename))
 
     def in_frame(self, frame: Frame) -> Iterator[GatewayCall]:
         for node in walk(frame.code.node):
@@ -133,11 +137,11 @@ class _Search:
             # asyncio.TaskGroup, functools.partial and their like: a callable followed by its arguments.
             rest = node.args[index + 1 :]
             for gateway in sorted(passed.senders):
-                yield _call(frame, node, gateway, frame.value(rest[0]) if rest else Value(unknown=True))
-            self._follow(frame, Value(methods=passed.methods), rest, [])
+                yield _call(frame, node, gateway, frame.value(rest[0]) if rest else UNKNOWN)
+            followed |= self._follow(frame, Value(methods=passed.methods), rest, [])
             if passed.gateways and not followed:
                 for gateway in sorted(passed.gateways):
-                    yield _call(frame, node, gateway, Value(unknown=True))
+                    yield replace(_call(frame, node, gateway, UNKNOWN), handed_on=True)
 
     def _follow(self, frame: Frame, called: Value, args: list[ast.expr], keywords: list[ast.keyword]) -> bool:
         """Go on to methods of the same class, and to functions that are given a gateway or the instance."""
@@ -165,7 +169,7 @@ def _named_sender(frame: Frame, node: ast.Call) -> frozenset[str]:
 
 def _by_keyword(frame: Frame, node: ast.Call) -> Value:
     values = [frame.value(one.value) for one in node.keywords if one.arg in {"command", "query"}]
-    return values[0] if values else Value(unknown=True)
+    return values[0] if values else UNKNOWN
 
 
 def _call(frame: Frame, node: ast.Call, gateway: str, payload: Value) -> GatewayCall:

@@ -51,11 +51,9 @@ def _outside(module: ModuleType) -> Iterator[ConfinementProblem]:
         return
     for frame in _frames(code, code.node, None):
         for call in calls_in(frame):
-            yield ConfinementProblem(
-                call.file,
-                call.line,
-                f"{call.text} is outside components: move it into one, such as an Invoker",
-            )
+            if not call.handed_on:
+                what = f"{call.text} is outside components: move it into one, such as an Invoker"
+                yield ConfinementProblem(call.file, call.line, what)
 
 
 def _frames(code: Code, body: ast.AST, owner: type | None) -> Iterator[Frame]:
