@@ -1,0 +1,48 @@
+"""Leased locks with fencing tokens, judged by the store's clock."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from evento.state_store.port import Lease
+
+__all__ = ["is_held", "lock", "renew", "unlock"]
+
+
+def lock(connection: sqlite3.Connection, lock_id: str, owner: str, ttl: float, now: int) -> Lease | None:
+    """Grant the lock unless somebody holds it. Tokens rise for all locks together, so each lock's tokens rise too."""
+    connection.execute("DELETE FROM locks WHERE lock_id = ? AND expires_at <= ?", (lock_id, now))
+    if connection.execute("SELECT 1 FROM locks WHERE lock_id = ?", (lock_id,)).fetchone():
+        return None
+    connection.execute("UPDATE head SET token = token + 1")
+    connection.execute("INSERT INTO locks SELECT ?, token, ?, ? FROM head", (lock_id, owner, now + _micros(ttl)))
+    [token] = connection.execute("SELECT token FROM locks WHERE lock_id = ?", (lock_id,)).fetchone()
+    return Lease(lock_id, token)
+
+
+def renew(connection: sqlite3.Connection, lease: Lease, ttl: float, now: int) -> bool:
+    """Let a lease that is still held last ``ttl`` seconds from now."""
+    changed = connection.execute(
+        "UPDATE locks SET expires_at = ? WHERE lock_id = ? AND token = ? AND expires_at > ?",
+        (now + _micros(ttl), lease.lock_id, lease.token, now),
+    )
+    return changed.rowcount == 1
+
+
+def unlock(connection: sqlite3.Connection, lease: Lease, now: int) -> bool:
+    """Give a lock back; whether the lease was still held."""
+    held = is_held(connection, lease, now)
+    connection.execute("DELETE FROM locks WHERE lock_id = ? AND token = ?", (lease.lock_id, lease.token))
+    return held
+
+
+def is_held(connection: sqlite3.Connection, lease: Lease, now: int) -> bool:
+    """Whether the lease is neither expired nor given back nor granted to another."""
+    row = connection.execute(
+        "SELECT 1 FROM locks WHERE lock_id = ? AND token = ? AND expires_at > ?", (lease.lock_id, lease.token, now)
+    ).fetchone()
+    return row is not None
+
+
+def _micros(seconds: float) -> int:
+    return int(seconds * 1_000_000)

@@ -1,0 +1,217 @@
+"""Threads that do an event loop's database work in batches.
+
+A worker is self-clocking: whatever was asked for during one turn of the loop, or while the last batch ran, is handed
+over as one batch, and its outcomes come back with one wake-up of the loop. No timer, and no lock beyond one queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+from evento.errors import Overloaded, StoreUnavailable
+
+__all__ = ["Worker", "uncancelled"]
+
+T = TypeVar("T")
+
+
+class Closeable(Protocol):
+    """What a thread opens for itself, and closes at its end."""
+
+    def close(self) -> None:
+        """Free the resource."""
+
+
+R = TypeVar("R", bound=Closeable)
+
+Job: TypeAlias = tuple["asyncio.Future[Any]", Any, int]
+"""The future of an outcome, the operation, and about how many bytes it keeps."""
+
+
+class Worker(Generic[R]):
+    """One thread, or several that share the work, each with a resource of its own.
+
+    ``open`` makes a thread's resource; ``run`` brings a batch of operations to as many outcomes, in order, where an
+    exception is raised to its caller. Both are called in the threads. ``delivered`` is called in the loop after each
+    batch. More than ``max_jobs`` operations or ``max_bytes`` waiting or running is :class:`Overloaded`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        open: Callable[[], R],
+        run: Callable[[R, Sequence[Any]], Sequence[Any]],
+        delivered: Callable[[], None] = lambda: None,
+        threads: int = 1,
+        max_jobs: int = 10_000,
+        max_bytes: int = 64 * 1024 * 1024,
+        max_batch: int = 1024,
+    ) -> None:
+        self._name = name
+        self._open = open
+        self._run = run
+        self._delivered = delivered
+        self._count = threads
+        self._max_jobs = max_jobs
+        self._max_bytes = max_bytes
+        self._max_batch = max_batch
+        self._accepting = False
+        self._collected: list[Job] = []
+        self._jobs = 0
+        self._bytes = 0
+        self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
+        self._threads: list[tuple[threading.Thread, asyncio.Future[None]]] = []
+
+    async def __aenter__(self) -> Worker[R]:
+        """Start the threads; each has opened its resource when this returns."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            for number in range(self._count):
+                started: asyncio.Future[None] = self._loop.create_future()
+                finished: asyncio.Future[None] = self._loop.create_future()
+                # A daemon, so that a store which was never closed cannot keep its process alive.
+                thread = threading.Thread(
+                    target=self._main, args=(started, finished), name=f"{self._name}-{number}", daemon=True
+                )
+                self._threads.append((thread, finished))
+                thread.start()
+                await uncancelled(started)
+        except BaseException:
+            await self._stop()
+            raise
+        self._accepting = True
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Bring what was submitted to its outcomes, then end and join the threads."""
+        self._accepting = False
+        self._hand_over()
+        await self._stop()
+
+    def submit(self, operation: Any, size: int = 0) -> asyncio.Future[Any]:
+        """Queue one operation of about ``size`` bytes; call it in the event loop only.
+
+        Cancelling the future does not withdraw the operation.
+        """
+        if self._jobs >= self._max_jobs or (self._bytes + size > self._max_bytes and self._jobs):
+            raise self._overloaded()
+        if not self._accepting:
+            raise StoreUnavailable("the event store is not open: use it inside `async with`")
+        self._jobs += 1
+        self._bytes += size
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if not self._collected:
+            self._loop.call_soon(self._hand_over)
+        self._collected.append((future, operation, size))
+        return future
+
+    def _overloaded(self) -> Overloaded:
+        return Overloaded(
+            f"the event store has too much to do: {self._jobs:,} operations of {self._bytes:,} bytes wait "
+            f"(the limits are {self._max_jobs:,} and {self._max_bytes:,}); nothing was stored, try again later",
+            operations=self._jobs,
+            bytes=self._bytes,
+        )
+
+    def _hand_over(self) -> None:
+        jobs = self._collected
+        if not jobs:
+            return
+        self._collected = []
+        if self._count == 1:
+            self._queue.put(jobs)
+            return
+        for number in range(min(self._count, len(jobs))):
+            self._queue.put(jobs[number :: self._count])
+
+    async def _stop(self) -> None:
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread, finished in self._threads:
+            await uncancelled(finished)
+            thread.join()
+        self._threads.clear()
+
+    # In the threads
+
+    def _main(self, started: asyncio.Future[None], finished: asyncio.Future[None]) -> None:
+        try:
+            resource = self._open()
+        except BaseException as error:
+            self._tell(_settle, started, error)
+            self._tell(_settle, finished, None)
+            return
+        self._tell(_settle, started, None)
+        try:
+            while jobs := self._take():
+                for start in range(0, len(jobs), self._max_batch):
+                    self._work(resource, jobs[start : start + self._max_batch])
+        finally:
+            resource.close()
+            self._tell(_settle, finished, None)
+
+    def _take(self) -> list[Job] | None:
+        jobs = self._queue.get()
+        # A lone thread takes all that has queued meanwhile; several leave the rest to each other.
+        while jobs and self._count == 1 and not self._queue.empty():
+            more = self._queue.get()
+            if more is None:
+                self._queue.put(None)
+                break
+            jobs += more
+        return jobs
+
+    def _work(self, resource: R, jobs: list[Job]) -> None:
+        outcomes: Sequence[Any]
+        try:
+            outcomes = self._run(resource, [operation for _, operation, _ in jobs])
+        except Exception as error:  # a defect of ours: the callers must hear of it all the same
+            outcomes = [error] * len(jobs)
+        self._tell(self._deliver, jobs, outcomes)
+
+    def _tell(self, callback: Callable[..., None], *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+
+    # In the event loop again
+
+    def _deliver(self, jobs: list[Job], outcomes: Sequence[Any]) -> None:
+        self._jobs -= len(jobs)
+        for (future, _, size), outcome in zip(jobs, outcomes, strict=True):
+            self._bytes -= size
+            if future.done():  # its caller was cancelled and waits no more
+                continue
+            if isinstance(outcome, BaseException):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+        self._delivered()
+
+
+async def uncancelled(future: asyncio.Future[T]) -> T:
+    """Wait until ``future`` is done, even when the waiting task is cancelled meanwhile; then let the task be."""
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        future.exception()  # seen, though nobody will ask for it
+        raise cancelled
+    return future.result()
+
+
+def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
