@@ -1,0 +1,56 @@
+"""The states of aggregates and sagas."""
+
+from __future__ import annotations
+
+import msgspec
+
+from evento import AggregateState, FencingToken, ProjectorStatus, SagaState
+
+
+class Basket(AggregateState):
+    lines: dict[str, int] = {}
+
+
+class Steps(SagaState):
+    count: int = 0
+
+
+def test_states_can_be_changed_and_do_not_share_their_defaults() -> None:
+    one, other = Basket(), Basket()
+    one.lines["A"] = 1
+    one.deleted = True
+    assert (other.lines, other.deleted) == ({}, False)
+
+
+def test_states_survive_json() -> None:
+    basket = Basket(lines={"A": 1}, deleted=True)
+    steps = Steps(count=2)
+    steps.set_association("order_id", "O_1")
+    assert msgspec.json.decode(msgspec.json.encode(basket), type=Basket) == basket
+    assert msgspec.json.decode(msgspec.json.encode(steps), type=Steps) == steps
+
+
+def test_associations() -> None:
+    steps = Steps()
+    steps.set_association("order_id", "O_1")
+    steps.set_association("number", 7)
+    assert (steps.get_association("order_id"), steps.get_association("number")) == ("O_1", 7)
+    assert steps.get_association("other") is None
+    steps.unset_association("order_id")
+    steps.unset_association("order_id")
+    assert steps.associations == {"number": 7}
+    assert Steps().associations == {}
+
+
+def test_a_saga_ends() -> None:
+    steps = Steps()
+    assert not steps.ended
+    steps.end()
+    assert steps.ended
+
+
+def test_what_is_injected_for_reading_cannot_be_changed() -> None:
+    status = ProjectorStatus(head_reached=True, position=5, head=7)
+    assert (status.head_reached, status.position, status.head) == (True, 5, 7)
+    assert FencingToken(7) == 7
+    assert FencingToken(8) > FencingToken(7)
