@@ -3,6 +3,7 @@
 Everything that applications write against is exported here; adapters and test suites are in their packages.
 """
 
+from evento.bundle import EventoBundle, ThreadExecutor
 from evento.components import (
     Aggregate,
     AggregateState,
@@ -97,6 +98,7 @@ __all__ = [
     "DomainEvent",
     "Event",
     "EventMessage",
+    "EventoBundle",
     "EventoError",
     "FencingToken",
     "HandlerCall",
@@ -133,6 +135,7 @@ __all__ = [
     "StoreInUse",
     "StoreMismatch",
     "StoreUnavailable",
+    "ThreadExecutor",
     "TooManyPendingRequests",
     "TracingAgent",
     "TransientError",

@@ -14,6 +14,7 @@ from evento.bundle.cache import CachedState, StateCache
 from evento.bundle.folding import Folder
 from evento.bundle.keys import check_key
 from evento.bundle.outcomes import known_outcome
+from evento.bundle.serving import answer_by
 from evento.bundle.states import AggregateStates, deleted_error
 from evento.components import (
     ComponentDefinition,
@@ -60,9 +61,6 @@ from evento.state_store import (
 )
 
 __all__ = ["AggregateRuntime"]
-
-ANSWER_MARGIN = 0.05
-"""Seconds kept before the deadline to answer with a conflict instead of timing out."""
 
 
 class CommandInjection:
@@ -322,7 +320,7 @@ class AggregateRuntime:
 
     async def _back_off(self, request: Request, aggregate_id: str, conflicts: int, deadline: float) -> None:
         pause = 0.0 if conflicts == 1 else random.uniform(0.5, 1.5) * min(0.001 * 2**conflicts, 0.1)  # noqa: S311
-        if asyncio.get_running_loop().time() + pause >= deadline - ANSWER_MARGIN:
+        if asyncio.get_running_loop().time() + pause >= answer_by(deadline):
             raise ConcurrencyConflict(
                 f"{request.name}: {aggregate_id!r} changed {conflicts} times while it was decided, until the deadline; "
                 "nothing was stored, send it again",

@@ -23,8 +23,8 @@ from evento.components import (
     Role,
     TracingAgent,
     component_definition,
-    
 )
+from evento.components.confinement import confinement_problems
 from evento.errors import DefinitionError, Stopped
 from evento.gateway import CommandGateway, QueryGateway
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, get_type_hints
+from typing import Any, TypeAlias, cast, get_type_hints
 
 from evento.components import ComponentDefinition
 from evento.errors import DefinitionError
@@ -48,7 +48,7 @@ def make_component(component: ComponentDefinition, injector: Injector, own: Mapp
 
 
 def _constructor(cls: type) -> Callable[..., None]:
-    return next(vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base))
+    return cast("Callable[..., None]", next(vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)))
 
 
 def _provided(injector: Injector, hint: Any) -> object:

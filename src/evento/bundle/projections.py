@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from datetime import datetime
 from typing import Any
 
+from evento.bundle.serving import answer_by
 from evento.components import ComponentDefinition, HandlerKind, HandlerRunner, Interceptor, TracingAgent
 from evento.gateway import Handling, QueryGateway
 from evento.messages import Metadata, QueryMessage, Reply, Request, decode, seal_result
@@ -71,7 +72,7 @@ class ProjectionRuntime:
         cls: Any = runner.handler.payload
         query = request.decoded if type(request.decoded) is cls else decode(cls, request.payload)
         if request.at_least:
-            await self._wait_for(self._definition, request.at_least, deadline)
+            await self._wait_for(self._definition, request.at_least, answer_by(deadline))
         message = QueryMessage(query, request)
         handling = Handling(
             message,

@@ -117,6 +117,7 @@ class RunningBundle:
             fetch_delay=self._settings.fetch_delay,
             tracing=self._settings.tracing,
             interceptors=self._settings.interceptors,
+            executors=pools,
             take_over=True,
         )
         for component in components:

@@ -14,6 +14,7 @@ from typing import Any, cast
 from evento.bundle.boundaries import Boundaries
 from evento.bundle.keys import check_key
 from evento.bundle.outcomes import known_outcome
+from evento.bundle.serving import answer_by
 from evento.bundle.tasks import Tasks
 from evento.components import (
     ComponentDefinition,
@@ -271,7 +272,7 @@ class ServiceRuntime:
             lease = await self._store.lock(lock_id, owner=self._owner, ttl=LEASE_SECONDS)
             if lease is not None:
                 return lease
-            if loop.time() + pause >= deadline - 0.05:
+            if loop.time() + pause >= answer_by(deadline):
                 raise ConcurrencyConflict(
                     f"{request.name}: the lock {lock_id!r} was held by others until the deadline; nothing was done, "
                     "send it again",

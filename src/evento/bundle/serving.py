@@ -11,7 +11,7 @@ from evento.errors import EventoError, RequestTimeout, error_to_data
 from evento.gateway import RequestHandler
 from evento.messages import Reply, Request
 
-__all__ = ["served"]
+__all__ = ["answer_by", "served"]
 
 logger = logging.getLogger("evento.handlers")
 
@@ -37,3 +37,9 @@ def served(handle: Callable[[Request, float], Awaitable[Reply]], admission: Admi
             admission.leave()
 
     return serve
+
+
+def answer_by(deadline: float) -> float:
+    """Return when a wait must end, so that its own error still reaches the caller before the deadline does."""
+    remaining = deadline - asyncio.get_running_loop().time()
+    return deadline - min(0.05, max(remaining, 0.0) / 10)

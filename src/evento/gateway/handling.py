@@ -18,12 +18,14 @@ class Handling:
 
     :param message: the handled message, the cause of what is sent.
     :param handler: the handler or consumer, part of derived ids.
+    :param metadata: what flows to the messages that it sends; default: the handled message's.
     :param boundaries: the boundaries that the chain of causes holds, this command's included.
     :param attempt: 1, or more when this handling repeats one whose outcome is unknown.
     """
 
     __slots__ = (
         "_counts",
+        "_metadata",
         "attempt",
         "boundaries",
         "depth",
@@ -32,7 +34,6 @@ class Handling:
         "may_query",
         "may_send",
         "message",
-        "metadata",
     )
 
     def __init__(
@@ -40,7 +41,7 @@ class Handling:
         message: Message,
         *,
         handler: str,
-        metadata: Metadata,
+        metadata: Metadata | None = None,
         may_send: bool,
         may_query: bool,
         boundaries: tuple[str, ...] = (),
@@ -50,7 +51,7 @@ class Handling:
     ) -> None:
         self.message = message
         self.handler = handler
-        self.metadata = metadata
+        self._metadata = metadata
         self.may_send = may_send
         self.may_query = may_query
         self.boundaries = boundaries
@@ -58,6 +59,11 @@ class Handling:
         self.attempt = attempt
         self.derive = derive
         self._counts: dict[tuple[str, str], int] | None = None
+
+    @property
+    def metadata(self) -> Metadata:
+        """What flows to the messages that the handler sends."""
+        return self.message.metadata if self._metadata is None else self._metadata
 
     def next_id(self, name: str, boundary: str) -> str:
         """Return the id of the next message of this name and boundary: the same one whenever the handler runs again."""

@@ -98,9 +98,13 @@ class RequestSender:
         except TimeoutError:
             if not timer.expired():
                 raise
+            mend = (
+                "it may or may not have taken effect; send it again with the same message_id to learn which"
+                if request.kind == "command"
+                else "ask again, or give it a longer timeout"
+            )
             raise RequestTimeout(
-                f"{request.name} ({request.message_id}) got no answer within {timeout:g} s: it may or may not have "
-                "taken effect; send it again with the same message_id to learn which",
+                f"{request.name} ({request.message_id}) got no answer within {timeout:g} s: {mend}",
                 name=request.name,
                 message_id=request.message_id,
                 timeout=timeout,

@@ -48,7 +48,7 @@ class FileLock:
 
 def _in_use(database: Path, holder: str) -> StoreInUse:
     if holder == str(os.getpid()):
-        who = "another bundle of this process"
+        who = f"another bundle of this process ({holder})"
     else:
         who = f"process {holder}" if holder else "another process"
     return StoreInUse(

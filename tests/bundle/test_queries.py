@@ -1,0 +1,122 @@
+"""Queries: answers, errors, and reads that see a write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from shop import (
+    COMPONENTS,
+    ItemAddCommand,
+    OrderFindQuery,
+    OrderPlaceCommand,
+    OrderSearchQuery,
+    OrderView,
+)
+
+from evento import (
+    CapabilityError,
+    CommandGateway,
+    EventoBundle,
+    NotFound,
+    PayloadError,
+    Projection,
+    Query,
+    QueryGateway,
+    QueryRejected,
+    ReadModelBehind,
+    View,
+    query_handler,
+)
+
+MakeBundle = Callable[..., EventoBundle]
+
+
+async def test_a_query_at_least_at_a_position_sees_the_write(bundle: EventoBundle) -> None:
+    for number in range(20):
+        order = f"ORD_{number}"
+        await bundle.commands.send(OrderPlaceCommand(order, "ann"))
+        message = await bundle.commands.send_message(ItemAddCommand(order, "tea", 3))
+        view = await bundle.queries.query(OrderFindQuery(order), at_least=message.position)
+        assert view == OrderView(order, "ann", 3)
+    assert len(await bundle.queries.query(OrderSearchQuery("ann"))) == 20
+
+
+async def test_a_position_that_is_not_reached_is_a_clear_error(bundle: EventoBundle) -> None:
+    message = await bundle.commands.send_message(OrderPlaceCommand("ORD_1", "ann"))
+    with pytest.raises(ReadModelBehind, match="OrderProjector"):
+        await bundle.queries.query(OrderFindQuery("ORD_1"), at_least=message.position + 1, timeout=0.3)
+
+
+async def test_what_does_not_exist_is_not_found(bundle: EventoBundle) -> None:
+    with pytest.raises(NotFound, match="ORD_9") as caught:
+        await bundle.queries.query(OrderFindQuery("ORD_9"))
+    assert isinstance(caught.value, QueryRejected)
+    assert caught.value.data == {"order_id": "ORD_9"}
+
+
+async def test_an_answer_of_the_wrong_type_is_a_payload_error(make_bundle: MakeBundle) -> None:
+    class NumberView(View):
+        number: int
+
+    class NumberQuery(Query[NumberView]):
+        pass
+
+    class MaybeQuery(Query[NumberView | None]):
+        pass
+
+    class Numbers(Projection):
+        @query_handler
+        def number(self, query: NumberQuery) -> NumberView:
+            return NumberView("one")  # type: ignore[arg-type]
+
+        @query_handler
+        def maybe(self, query: MaybeQuery) -> NumberView | None:
+            return None
+
+    async with make_bundle(components=[*COMPONENTS, Numbers]) as bundle:
+        with pytest.raises(PayloadError, match="number"):
+            await bundle.queries.query(NumberQuery())
+        assert await bundle.queries.query(MaybeQuery()) is None
+
+
+async def test_a_federated_query_asks_other_projections(make_bundle: MakeBundle) -> None:
+    class CountView(View):
+        orders: int
+
+    class CountQuery(Query[CountView]):
+        pass
+
+    class Counts(Projection):
+        @query_handler
+        async def count(self, query: CountQuery, queries: QueryGateway) -> CountView:
+            return CountView(len(await queries.query(OrderSearchQuery())))
+
+    async with make_bundle(components=[*COMPONENTS, Counts]) as bundle:
+        message = await bundle.commands.send_message(OrderPlaceCommand("ORD_1", "ann"))
+        assert await bundle.queries.query(CountQuery(), at_least=message.position) == CountView(1)
+
+
+async def test_a_projection_that_keeps_a_command_gateway_may_not_use_it(make_bundle: MakeBundle) -> None:
+    class EvilQuery(Query[OrderView | None]):
+        pass
+
+    class Evil(Projection):
+        def __init__(self, commands: CommandGateway) -> None:
+            self._commands = commands
+
+        @query_handler
+        async def ask(self, query: EvilQuery) -> OrderView | None:
+            await self._commands.send(OrderPlaceCommand("ORD_1", "ann"))
+            return None
+
+    async with make_bundle(components=[*COMPONENTS, Evil]) as bundle:
+        with pytest.raises(CapabilityError, match="may not send commands"):
+            await bundle.queries.query(EvilQuery())
+
+
+async def test_consumers_caught_up_waits_for_the_read_model(bundle: EventoBundle) -> None:
+    await asyncio.gather(*(bundle.commands.send(OrderPlaceCommand(f"ORD_{n}", "bob")) for n in range(200)))
+    await bundle.consumers_caught_up(timeout=10)
+    assert len(await bundle.queries.query(OrderSearchQuery("bob"))) == 200
