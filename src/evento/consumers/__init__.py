@@ -1,5 +1,7 @@
 """The engines behind projectors, sagas and observers, and the store where they keep their place."""
 
+from evento.consumers.consumer import Consumer
+from evento.consumers.group import ConsumerGroup
 from evento.consumers.port import (
     Checkpoint,
     CheckpointTransaction,
@@ -10,13 +12,18 @@ from evento.consumers.port import (
     StoredConsumer,
 )
 from evento.consumers.sqlalchemy_store import SqlConsumerStateStore
+from evento.consumers.status import ConsumerState, ConsumerStatus
 
 __all__ = [
     "Checkpoint",
     "CheckpointTransaction",
+    "Consumer",
+    "ConsumerGroup",
     "ConsumerId",
     "ConsumerLease",
+    "ConsumerState",
     "ConsumerStateStore",
+    "ConsumerStatus",
     "DeadEvent",
     "SqlConsumerStateStore",
     "StoredConsumer",

@@ -216,7 +216,7 @@ class EventMessage(Message[P_co]):
     __slots__ = ("_metadata", "record")
 
     def __init__(self, payload: P_co, record: EventRecord, metadata: Metadata | None = None) -> None:
-        super().__init__(payload)
+        self._payload = payload  # without super(): one is made for every event of a replay
         self.record = record
         self._metadata = metadata
 

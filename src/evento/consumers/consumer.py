@@ -1,0 +1,302 @@
+"""Consumer: one component reading the events of one context pattern."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from contextlib import suppress
+
+from evento.components import Role
+from evento.consumers.delivery import Delivery
+from evento.consumers.failures import Backoff
+from evento.consumers.head import HeadWatch
+from evento.consumers.port import Checkpoint, ConsumerId, ConsumerLease, ConsumerStateStore, StoredConsumer
+from evento.consumers.settings import ConsumerSettings
+from evento.consumers.signals import Signals, Waiters, wait_event
+from evento.consumers.status import ConsumerState, ConsumerStatus, Standing
+from evento.consumers.tenure import Tenure
+from evento.errors import LeaseLost, ReadModelBehind, Stopped, StoreMismatch, StoreUnavailable
+from evento.state_store import StateStore
+
+__all__ = ["Consumer"]
+
+logger = logging.getLogger("evento.consumers")
+
+CANCEL_TIMEOUT = 5.0
+STANDBY_LOOK = 0.05
+"""Seconds between two looks at another replica's checkpoint while somebody waits for it."""
+
+
+class Consumer:
+    """Keeps one consumer at work: takes its lease, works while it holds it, and starts again after any failure.
+
+    An async context manager; the stores and the :class:`HeadWatch` must be open for as long as it is.
+
+    :param owner: names this process to the other replicas; different in each run.
+    :param from_head: a consumer that is not known yet starts at the head instead of at the first event.
+    """
+
+    def __init__(
+        self,
+        consumer: ConsumerId,
+        role: Role,
+        delivery: Delivery,
+        *,
+        owner: str,
+        state_store: StateStore,
+        consumer_store: ConsumerStateStore,
+        watch: HeadWatch,
+        standing: Standing,
+        settings: ConsumerSettings,
+        from_head: bool = False,
+    ) -> None:
+        self.id = consumer
+        self.role = role
+        self._delivery = delivery
+        self._owner = owner
+        self._state_store = state_store
+        self._consumer_store = consumer_store
+        self._watch = watch
+        self._standing = standing
+        self._settings = settings
+        self._from_head = from_head
+        self._signals = Signals()
+        self._waiters = Waiters()
+        self._task: asyncio.Task[None] | None = None
+        watch.listen(self._signals.wake)
+
+    # Lifecycle ---------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Consumer:
+        """Register and start."""
+        await self.register()
+        self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Stop."""
+        await self.stop()
+
+    async def register(self) -> StoredConsumer:
+        """Store the initial position of a consumer that is not known yet; check the checkpoint of one that is.
+
+        :raises StoreMismatch: the checkpoint does not belong to this event store.
+        """
+        head = await self._state_store.head()
+        initial = Checkpoint(
+            position=head if self._from_head else 0,
+            store_id=self._state_store.store_id,
+            epoch=self._state_store.epoch,
+        )
+        stored = await self._consumer_store.register(self.id, initial)
+        self._check(stored.checkpoint, head)
+        return stored
+
+    def start(self) -> None:
+        """Start working, in a task of its own."""
+        self._task = asyncio.create_task(self._run(), name=f"evento-consumer {self.id}")
+
+    async def stop(self) -> None:
+        """End all waits, let the running handler end, commit, and give the lease back.
+
+        A handler that does not end within the stop timeout is cancelled, and nothing more is committed: its event, and
+        those behind the last checkpoint, come again after the next start.
+        """
+        self._signals.stop()
+        task, self._task = self._task, None
+        if task is not None:
+            try:
+                await asyncio.wait({task}, timeout=self._settings.stop_timeout)
+            finally:
+                await self._end(task)
+        self._standing.state = ConsumerState.STOPPED
+        self._waiters.release()
+
+    async def _end(self, task: asyncio.Task[None]) -> None:
+        if not task.done():
+            logger.warning("%s: the running handler does not end: it is cancelled", self.id)
+            task.cancel()
+            await asyncio.wait({task}, timeout=CANCEL_TIMEOUT)
+        if not task.done():
+            logger.error("%s: the running handler ignores that it is cancelled, and is left behind", self.id)
+
+    # Questions ---------------------------------------------------------------------------------------------------
+
+    @property
+    def committed(self) -> int:
+        """The committed position; on a standby, as of its last look."""
+        return self._standing.committed
+
+    @property
+    def status(self) -> ConsumerStatus:
+        """Where the consumer stands."""
+        return self._standing.status(self.id, self.role, self._watch.head)
+
+    async def wait_committed(self, position: int, deadline: float) -> None:
+        """Return when ``position`` is committed; dead and waiting events count as passed.
+
+        What is handled already is committed at once for the one who waits, where this replica is the active one.
+
+        :param deadline: in the event loop's time.
+        :raises ReadModelBehind: not in time, or the consumer was stopped.
+        """
+        loop = asyncio.get_running_loop()
+        while self.committed < position:
+            remaining = deadline - loop.time()
+            if remaining <= 0 or self._signals.stopping:
+                raise ReadModelBehind(
+                    f"{self.id} is at position {self.committed}, not yet at {position}",
+                    consumer=str(self.id),
+                    position=self.committed,
+                    wanted=position,
+                )
+            if self._standing.state is ConsumerState.STANDBY:
+                with suppress(StoreUnavailable):
+                    await self._look()
+                await self._signals.doze(min(remaining, STANDBY_LOOK))
+            else:
+                self._signals.wake()
+                await self._waiters.wait(position, min(remaining, 1.0))
+
+    async def wait_head_reached(self) -> None:
+        """Return when the consumer has caught up once since it was started, here or in another replica.
+
+        :raises ReadModelBehind: it has paused itself, so that it will not catch up.
+        :raises Stopped: it was stopped.
+        """
+        while not await wait_event(self._standing.head_reached, 0.5):
+            if self._signals.stopping:
+                raise Stopped(f"{self.id} was stopped before it reached the head")
+            if self._standing.state is ConsumerState.PAUSED:
+                raise ReadModelBehind(
+                    f"{self.id} has paused itself at position {self.committed} and will not reach the head: "
+                    f"{self._standing.last_error}"
+                )
+
+    # Work --------------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """Take the lease and work, again and again, whatever happens."""
+        backoff = Backoff()
+        while not self._signals.stopping:
+            committed = self.committed
+            try:
+                await self._take_turn()
+                backoff.reset()
+                continue
+            except LeaseLost as error:
+                self._standing.state = ConsumerState.STANDBY
+                logger.warning("%s: the lease is lost: %s", self.id, error)
+            except StoreUnavailable as error:
+                self._failed(error)
+                logger.warning("%s cannot go on: %s", self.id, error)
+            except Exception as error:
+                self._failed(error)
+                logger.exception("%s has crashed and will be started again", self.id)
+            if self.committed > committed:
+                backoff.reset()
+            await self._signals.doze(backoff.next())
+
+    def _failed(self, error: Exception) -> None:
+        self._standing.state = ConsumerState.RETRYING
+        self._standing.failed(f"{type(error).__name__}: {error}")
+
+    async def _take_turn(self) -> None:
+        """Work for as long as the lease is held; without it, look and wait."""
+        settings, loop = self._settings, asyncio.get_running_loop()
+        asked = loop.time()
+        lease = await self._consumer_store.acquire(
+            self.id, owner=self._owner, ttl=settings.lease_ttl, take_over=settings.take_over
+        )
+        if lease is None:
+            self._standing.state = ConsumerState.STANDBY
+            await self._look()
+            await self._signals.doze(settings.lease_ttl / 5 * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
+            return
+        self._take(await self.register())
+        if self._standing.dead_streak >= settings.max_dead_streak:
+            self._standing.dead_streak = settings.max_dead_streak - 1  # a restart tries one more event
+        tenure = Tenure(
+            lease,
+            self._delivery,
+            held=await self._consumer_store.dead_keys(self.id),
+            state_store=self._state_store,
+            consumer_store=self._consumer_store,
+            watch=self._watch,
+            standing=self._standing,
+            signals=self._signals,
+            waiters=self._waiters,
+            settings=settings,
+        )
+        await self._hold(lease, tenure, asked + settings.lease_ttl)
+        with suppress(StoreUnavailable):
+            await self._consumer_store.release(lease)
+
+    async def _look(self) -> None:
+        """See how far another replica has come."""
+        head = self._watch.head
+        self._take(await self.register())
+        if self.committed >= head:
+            self._standing.head_reached.set()
+
+    def _take(self, stored: StoredConsumer) -> None:
+        self._standing.take(stored)
+        self._waiters.passed(self.committed)
+
+    async def _hold(self, lease: ConsumerLease, tenure: Tenure, valid_until: float) -> None:
+        """Run the tenure while the lease is renewed; end it at once when the lease is lost."""
+        over = asyncio.Event()
+        work = asyncio.create_task(tenure.run(), name=f"evento-tenure {self.id}")
+        keeper = asyncio.create_task(self._keep(lease, over, valid_until), name=f"evento-lease {self.id}")
+        try:
+            await asyncio.wait({work, keeper}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            over.set()
+            if not work.done():
+                work.cancel()
+                await asyncio.wait({work}, timeout=self._settings.stop_timeout)
+            await asyncio.wait({keeper})
+        if work.done() and not work.cancelled():
+            work.result()
+            return
+        keeper.result()
+        raise LeaseLost(f"{self.id} is worked for by another process now", consumer=str(self.id), token=lease.token)
+
+    async def _keep(self, lease: ConsumerLease, over: asyncio.Event, valid_until: float) -> None:
+        """Renew the lease until the tenure is over; return early when it is lost."""
+        ttl, loop = self._settings.lease_ttl, asyncio.get_running_loop()
+        while not await wait_event(over, ttl / 3):
+            asked = loop.time()
+            # Alone with the store's file, the lease cannot go to anyone else: a slow database is no reason to stop.
+            limit = None if self._settings.take_over else max(valid_until, asked + 1.0)
+            try:
+                async with asyncio.timeout_at(limit):
+                    if not await self._consumer_store.renew(lease, ttl=ttl):
+                        return
+                valid_until = asked + ttl
+            except (StoreUnavailable, TimeoutError) as error:
+                logger.warning("%s could not renew its lease: %s", self.id, error or "no answer in time")
+                if not self._settings.take_over and loop.time() >= valid_until:
+                    return
+
+    def _check(self, checkpoint: Checkpoint, head: int) -> None:
+        store = self._state_store
+        if (checkpoint.store_id, checkpoint.epoch) != (store.store_id, store.epoch):
+            problem = "has read another event store" if checkpoint.store_id != store.store_id else "has read a history"
+            problem += f" (store {checkpoint.store_id}, epoch {checkpoint.epoch}) than that of the bundle"
+            problem += f" (store {store.store_id}, epoch {store.epoch})"
+        elif checkpoint.position > head:
+            problem = f"has read up to position {checkpoint.position}, but the event store ends at {head}"
+        else:
+            return
+        raise StoreMismatch(
+            f"{self.id} {problem}: the event store was replaced, or restored from a backup. Restore the consumer state "
+            "that belongs to it; or remove the consumer state and empty the read models, so that they are built anew; "
+            "or raise the component's version= to build a new one beside the old",
+            consumer=str(self.id),
+            position=checkpoint.position,
+            head=head,
+            store_id=checkpoint.store_id,
+            epoch=checkpoint.epoch,
+        )

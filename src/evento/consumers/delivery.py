@@ -1,0 +1,209 @@
+"""Delivery: how an event reaches the handler of a component."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from datetime import datetime
+from typing import Any, Protocol
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from evento.components import (
+    ComponentDefinition,
+    HandlerDefinition,
+    HandlerKind,
+    HandlerRunner,
+    Injectable,
+    Interceptor,
+    ProjectorStatus,
+    TracingAgent,
+)
+from evento.consumers.failures import UndecodableEvent
+from evento.consumers.port import CheckpointTransaction, ConsumerId
+from evento.consumers.status import Standing
+from evento.errors import DefinitionError, PayloadError
+from evento.gateway import CommandGateway, Handling, QueryGateway
+from evento.messages import EventMessage, EventRecord, Metadata, Payload, decode, definition_of
+
+__all__ = ["Delivery", "EventInjection", "ProjectorDelivery", "Transactions"]
+
+
+class Transactions(Protocol):
+    """Where a handler's transaction comes from."""
+
+    async def transaction(self) -> CheckpointTransaction:
+        """Return the transaction that the checkpoint of the event commits in."""
+        ...
+
+
+class Delivery(Protocol):
+    """How a role handles one event: what tells projectors, sagas and observers apart.
+
+    ``names`` are the wire names of the events that the component handles; no other event is delivered.
+    """
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The wire names of the handled events."""
+        ...
+
+    def handler_of(self, event: EventRecord) -> HandlerDefinition:
+        """Return the handler of an event."""
+        ...
+
+    def key_of(self, event: EventRecord) -> str | None:
+        """Return what the event is ordered by: behind a dead event later ones of its key wait. None: none wait."""
+        ...
+
+    async def deliver(self, event: EventRecord, transactions: Transactions, attempt: int) -> None:
+        """Handle an event; errors of the handler pass, :class:`UndecodableEvent` when it cannot be read."""
+        ...
+
+
+class EventInjection:
+    """What a handler may ask for, for the event that is handled now."""
+
+    __slots__ = ("_head", "_standing", "commands", "connection", "message", "queries", "session")
+
+    message: EventMessage[Any]
+    connection: AsyncConnection
+    session: AsyncSession
+
+    def __init__(
+        self,
+        *,
+        commands: CommandGateway | None,
+        queries: QueryGateway | None,
+        standing: Standing,
+        head: Callable[[], int],
+    ) -> None:
+        self.commands = commands
+        self.queries = queries
+        self._standing = standing
+        self._head = head
+
+    @property
+    def metadata(self) -> Metadata:
+        """What travels with the event."""
+        return self.message.metadata
+
+    @property
+    def timestamp(self) -> datetime:
+        """When the event was decided (UTC)."""
+        return self.message.timestamp
+
+    @property
+    def status(self) -> ProjectorStatus:
+        """Where the projector stands."""
+        position = self.message.position
+        return ProjectorStatus(self._standing.head_reached.is_set(), position, max(position, self._head()))
+
+
+class _Handler:
+    """One handler, with everything about it resolved."""
+
+    __slots__ = ("decode", "definition", "id", "needs_connection", "needs_session", "payload", "run")
+
+    def __init__(self, consumer: ConsumerId, runner: HandlerRunner) -> None:
+        definition = runner.handler
+        if definition.payload is None:
+            raise DefinitionError(f"{definition.id} handles no event")
+        self.definition = definition
+        self.payload = definition.payload
+        # What evento.messages.decode() does, without looking the decoder up for every event of a replay.
+        self.decode: Callable[[bytes], Any] = definition_of(definition.payload).decoder.decode
+        self.id = f"{consumer}.{definition.name}"  # part of the ids of what it sends: the same in every run
+        self.run: Callable[[Any, Any, Handling], Awaitable[Any]] = runner.run
+        self.needs_session = definition.needs(Injectable.SESSION)
+        self.needs_connection = definition.needs(Injectable.CONNECTION) or self.needs_session
+
+
+class ProjectorDelivery:
+    """Delivers to a projector: one event after another, held back by aggregate id."""
+
+    def __init__(
+        self,
+        consumer: ConsumerId,
+        component: ComponentDefinition,
+        instance: object,
+        *,
+        standing: Standing,
+        head: Callable[[], int],
+        commands: CommandGateway | None = None,
+        queries: QueryGateway | None = None,
+        tracing: TracingAgent | None = None,
+        interceptors: Sequence[Interceptor] = (),
+        executors: Mapping[str, Executor] | None = None,
+    ) -> None:
+        self._may_send = component.role.may_send_commands
+        self._may_query = component.role.may_query
+        # Events come one at a time, so one injection serves them all.
+        self._injection = EventInjection(commands=commands, queries=queries, standing=standing, head=head)
+        self._handlers: dict[str, _Handler] = {}
+        for handler in component.handlers_of(HandlerKind.EVENT):
+            runner = HandlerRunner(
+                handler,
+                instance,
+                tracing=tracing,
+                interceptors=interceptors,
+                executor=_executor(component, handler, executors or {}),
+            )
+            self._handlers[handler.payload_name] = _Handler(consumer, runner)
+        self.names: tuple[str, ...] = tuple(self._handlers)
+
+    def handler_of(self, event: EventRecord) -> HandlerDefinition:
+        """Return the handler of an event."""
+        return self._handlers[event.name].definition
+
+    def key_of(self, event: EventRecord) -> str | None:
+        """Return the aggregate id: events of an aggregate keep their order, also behind a dead one."""
+        return event.aggregate_id
+
+    async def deliver(self, event: EventRecord, transactions: Transactions, attempt: int) -> None:
+        """Handle an event."""
+        handler = self._handlers[event.name]
+        try:
+            payload = handler.decode(event.payload)
+        except (msgspec.MsgspecError, ValueError):
+            raise _undecodable(handler.payload, event) from None
+        injection = self._injection
+        injection.message = message = EventMessage(payload, event)
+        handling = Handling(
+            message, handler=handler.id, may_send=self._may_send, may_query=self._may_query, attempt=attempt
+        )
+        if not handler.needs_connection:
+            await handler.run(payload, injection, handling)
+            return
+        injection.connection = (await transactions.transaction()).connection
+        if not handler.needs_session:
+            await handler.run(payload, injection, handling)
+            return
+        async with AsyncSession(
+            injection.connection, expire_on_commit=False, join_transaction_mode="rollback_only"
+        ) as injection.session:
+            await handler.run(payload, injection, handling)
+            await injection.session.flush()
+
+
+def _undecodable(payload: type[Payload], event: EventRecord) -> UndecodableEvent:
+    """Return the error with the message that :func:`decode` has for it."""
+    try:
+        decode(payload, event.payload)
+    except PayloadError as error:
+        return UndecodableEvent(error.message, **error.data)
+    return UndecodableEvent(f"{event.name} at position {event.position} cannot be decoded")
+
+
+def _executor(
+    component: ComponentDefinition, handler: HandlerDefinition, executors: Mapping[str, Executor]
+) -> Executor | None:
+    if handler.executor is None:
+        return None
+    if handler.executor not in executors:
+        raise component.error(
+            f"{handler.name} names the executor {handler.executor!r}, which the bundle does not have: "
+            f"it has {', '.join(sorted(executors)) or 'none'}"
+        )
+    return executors[handler.executor]

@@ -1,0 +1,85 @@
+"""What a failure means for a consumer: wait and try again, or give the event up."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from evento.errors import (
+    ConcurrencyConflict,
+    HandlerNotFound,
+    Overloaded,
+    PayloadError,
+    ReadModelBehind,
+    RequestTimeout,
+    StoreUnavailable,
+    TooManyPendingRequests,
+    TransientError,
+)
+
+__all__ = ["Backoff", "UndecodableEvent", "is_transient"]
+
+MAX_DELAY = 30.0
+MIN_DELAY = 0.01
+"""No wait is shorter, whatever the handler says: a retry must not become a busy loop."""
+
+_TRANSIENT = (
+    HandlerNotFound,
+    RequestTimeout,
+    TooManyPendingRequests,
+    Overloaded,
+    ConcurrencyConflict,
+    StoreUnavailable,
+    ReadModelBehind,
+    TransientError,
+    ConnectionError,
+    OperationalError,
+)
+
+
+class UndecodableEvent(PayloadError):
+    """The stored payload does not fit the class of the handler: no retry will change that."""
+
+    def __init__(self, message: str = "", /, **data: Any) -> None:
+        super().__init__(message, **data)
+        self.type = PayloadError.__name__
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the failure is one of circumstances, and not of the event.
+
+    Looks at the error and at what it was explicitly raised from (``raise ... from error``), not at what happened to be
+    handled when it was raised.
+    """
+    current: BaseException | None = error
+    seen: set[int] = set()
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        if isinstance(current, _TRANSIENT) or (isinstance(current, DBAPIError) and current.connection_invalidated):
+            return True
+        current = current.__cause__
+    return False
+
+
+class Backoff:
+    """Waiting times between attempts: doubled each time up to 30 seconds.
+
+    ``jitter`` is the share by which a time may differ, so that many who wait do not come back together.
+    """
+
+    def __init__(self, first: float = 0.1, *, jitter: float = 0.2) -> None:
+        self._first = min(max(first, MIN_DELAY), MAX_DELAY)
+        self._jitter = jitter
+        self._next = self._first
+
+    def next(self) -> float:
+        """Return the seconds to wait now."""
+        delay = self._next
+        self._next = min(delay * 2, MAX_DELAY)
+        return delay * random.uniform(1 - self._jitter, 1 + self._jitter)  # noqa: S311 - not a secret
+
+    def reset(self) -> None:
+        """Start again with the shortest time."""
+        self._next = self._first

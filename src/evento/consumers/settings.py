@@ -1,0 +1,28 @@
+"""What may be set about consumers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ConsumerSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerSettings:
+    """The settings of a bundle's consumers; times are seconds.
+
+    :param fetch_size: events per page.
+    :param checkpoint_interval: the longest time that a handled event waits for its checkpoint.
+    :param lease_ttl: how long a replica that died keeps its consumers from the others; renewed at a third of it.
+    :param take_over: leases are taken whoever holds them, because no other holder can be alive: for a bundle that holds
+        the file lock of an embedded store. Such a bundle also keeps a lease that it cannot renew in time.
+    :param stop_timeout: how long a stop waits for the running handler before it cancels it.
+    :param max_dead_streak: after so many dead events without a success in between a consumer pauses itself.
+    """
+
+    fetch_size: int = 1000
+    checkpoint_interval: float = 0.1
+    lease_ttl: float = 15.0
+    take_over: bool = False
+    stop_timeout: float = 30.0
+    max_dead_streak: int = 100

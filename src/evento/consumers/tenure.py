@@ -1,0 +1,326 @@
+"""Tenure: the work of a consumer from the grant of its lease to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Sequence
+from time import monotonic
+
+from sqlalchemy.exc import DBAPIError
+
+from evento.consumers.delivery import Delivery
+from evento.consumers.failures import Backoff, UndecodableEvent, is_transient
+from evento.consumers.head import HeadWatch
+from evento.consumers.port import ConsumerId, ConsumerLease, ConsumerStateStore, DeadEvent
+from evento.consumers.progress import Progress
+from evento.consumers.settings import ConsumerSettings
+from evento.consumers.signals import Signals, Waiters
+from evento.consumers.status import ConsumerState, Standing
+from evento.errors import EventoError, Overloaded, StoreUnavailable
+from evento.messages import EventRecord
+from evento.state_store import Page, StateStore
+
+__all__ = ["Tenure"]
+
+logger = logging.getLogger("evento.consumers")
+
+FETCH_TIMEOUT = 60.0
+SLICE = 0.005
+"""Seconds of handling after which other tasks get their turn."""
+IDLE = 60.0
+REPORT_INTERVAL = 10.0
+
+
+class Tenure:
+    """Fetches, handles and commits, in order, until the consumer is stopped or the lease is lost.
+
+    :param held: keys with events in the dead event queue; the later events of these keys are parked behind them.
+    """
+
+    def __init__(
+        self,
+        lease: ConsumerLease,
+        delivery: Delivery,
+        *,
+        held: frozenset[str],
+        state_store: StateStore,
+        consumer_store: ConsumerStateStore,
+        watch: HeadWatch,
+        standing: Standing,
+        signals: Signals,
+        waiters: Waiters,
+        settings: ConsumerSettings,
+    ) -> None:
+        self._lease = lease
+        self._consumer: ConsumerId = lease.consumer
+        self._delivery = delivery
+        self._held = set(held)
+        self._state_store = state_store
+        self._consumer_store = consumer_store
+        self._watch = watch
+        self._standing = standing
+        self._signals = signals
+        self._settings = settings
+        self._progress = Progress(
+            consumer_store, lease, standing=standing, waiters=waiters, interval=settings.checkpoint_interval
+        )
+        self._careful_until = 0
+        self._report_at = monotonic() + REPORT_INTERVAL
+
+    async def run(self) -> None:
+        """Work until the consumer is stopped.
+
+        :raises LeaseLost: another owner works for the consumer now.
+        :raises StoreUnavailable: the consumer state store cannot be used; what is not committed comes again.
+        """
+        self._standing.state = ConsumerState.RUNNING
+        try:
+            while not self._signals.stopping:
+                if self._standing.dead_streak >= self._settings.max_dead_streak:
+                    await self._pause()
+                else:
+                    await self._work()
+            await self._progress.commit()
+        finally:
+            await self._progress.rollback()
+
+    async def _work(self) -> None:
+        """Handle one page; at the head, wait for more."""
+        progress = self._progress
+        before = progress.position
+        page = await self._fetch()
+        if page is None or not await self._handle(page.events):
+            return
+        progress.scanned(page.scanned_to)
+        self._watch.seen(page.head)
+        if page.scanned_to >= page.head:
+            self._reached_head()
+            await self._wait_for_more()
+        elif progress.position == before:
+            await self._signals.rest(1.0)  # a store that neither finds nor scans must not make this a busy loop
+        else:
+            self._report()
+
+    async def _fetch(self) -> Page | None:
+        """Return the next page; None when the consumer is to stop."""
+        backoff = Backoff()
+        while True:
+            try:
+                async with asyncio.timeout(FETCH_TIMEOUT):
+                    page = await self._state_store.fetch(
+                        self._progress.position,
+                        contexts=(self._consumer.context,),
+                        names=self._delivery.names,
+                        limit=self._settings.fetch_size,
+                    )
+                self._standing.state = ConsumerState.RUNNING
+                return page
+            except (StoreUnavailable, Overloaded, ConnectionError, TimeoutError) as error:
+                delay = backoff.next()
+                logger.warning("%s cannot read the event store (again in %.1f s): %s", self._consumer, delay, error)
+                await self._progress.commit()
+                await self._failing(error)
+                if await self._signals.doze(delay):
+                    return None
+
+    async def _wait_for_more(self) -> None:
+        progress = self._progress
+        if progress.in_transaction and not await self._checkpoint():
+            return  # an open transaction never waits
+        while not self._signals.stopping and self._watch.head <= progress.position:
+            if progress.is_due(monotonic()):
+                await progress.commit()
+            else:
+                await self._signals.rest(max(0.0, min(progress.due_in(), IDLE)))
+
+    # Handling ----------------------------------------------------------------------------------------------------
+
+    async def _handle(self, events: Sequence[EventRecord]) -> bool:
+        """Handle events in order; False when the work has to go back, to stop or to fetch again."""
+        progress, signals, held = self._progress, self._signals, self._held
+        yield_at = monotonic() + SLICE
+        for event in events:
+            if signals.stopping:
+                return False
+            if held and (key := self._delivery.key_of(event)) in held:
+                progress.park(_waiting(event, key))
+            else:
+                error = await self._attempt(event, 1)
+                if error is None:
+                    self._standing.dead_streak = 0
+                elif not await self._recover(event, error):
+                    return False
+            now = monotonic()
+            if progress.passed(event.position, now) and not await self._checkpoint():
+                return False
+            if now >= yield_at:
+                await asyncio.sleep(0)
+                yield_at = monotonic() + SLICE
+        return True
+
+    async def _attempt(self, event: EventRecord, attempt: int) -> BaseException | None:
+        """Run the handler once; return what it has raised."""
+        progress = self._progress
+        try:
+            await self._delivery.deliver(event, progress, attempt)
+            if not progress.in_transaction:
+                return None
+            progress.check_open()
+        except Exception as error:
+            return error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return error  # the handler itself was not cancelled: something that it awaited was
+        if event.position <= self._careful_until:
+            progress.passed(event.position, monotonic())
+            try:
+                await progress.commit()
+            except DBAPIError as error:
+                return error  # a constraint that the database checks at the end
+        return None
+
+    async def _recover(self, event: EventRecord, error: BaseException) -> bool:
+        """Retry an event that has failed, until it is handled or parked; False when the work has to go back."""
+        if self._progress.in_transaction and not await self._undo(event):
+            return False
+        handler = self._delivery.handler_of(event)
+        retries = Backoff(handler.retry_delay.total_seconds(), jitter=0)
+        outages = Backoff(handler.retry_delay.total_seconds())
+        attempts, failures = 1, 0
+        while True:
+            transient = is_transient(error)
+            failures += not transient
+            if isinstance(error, UndecodableEvent) or (not transient and failures > handler.retry >= 0):
+                await self._park(event, error, attempts)
+                return self._standing.dead_streak < self._settings.max_dead_streak
+            delay = outages.next() if transient else retries.next()
+            logger.warning(
+                "%s: %s of %s at position %d failed (attempt %d, again in %.2f s): %s: %s",
+                self._consumer, handler.name, event.name, event.position, attempts, delay, type(error).__name__, error,
+            )  # fmt: skip
+            await self._progress.commit()
+            await self._failing(error)
+            if await self._signals.doze(delay):
+                return False
+            attempts += 1
+            outcome = await self._attempt(event, attempts)
+            if outcome is None:
+                self._standing.state = ConsumerState.RUNNING
+                self._standing.dead_streak = 0
+                return True
+            error = outcome
+            if self._progress.in_transaction:
+                await self._undo(event)
+
+    async def _undo(self, event: EventRecord) -> bool:
+        """Roll the failed event's transaction back; False when others were in it, which have to be handled again."""
+        alone = self._progress.is_clean
+        await self._progress.rollback()
+        # From here to behind the event, each has a transaction of its own: only the one that fails is given up.
+        self._careful_until = event.position
+        return alone
+
+    async def _checkpoint(self) -> bool:
+        """Commit; False when the database refused the transaction, whose events have to be handled one by one."""
+        try:
+            await self._progress.commit()
+        except DBAPIError:
+            if not self._progress.in_transaction:
+                raise
+            self._careful_until = self._progress.position
+            await self._progress.rollback()
+            return False
+        return True
+
+    # Dead events -------------------------------------------------------------------------------------------------
+
+    async def _park(self, event: EventRecord, error: BaseException, attempts: int) -> None:
+        key = self._delivery.key_of(event)
+        self._standing.dead_streak += 1
+        self._progress.park(_dead(event, key, error, attempts))
+        self._progress.passed(event.position, monotonic())
+        await self._progress.commit()
+        self._standing.last_error = _summary(error)
+        self._standing.state = ConsumerState.RUNNING
+        if key is not None:
+            self._held.add(key)
+        logger.error(
+            "%s: %s at position %d is in the dead event queue after %d attempts%s: %s",
+            self._consumer, event.name, event.position, attempts,
+            "" if key is None else f"; later events of {key} wait behind it", _summary(error),
+            exc_info=error,
+        )  # fmt: skip
+
+    async def _pause(self) -> None:
+        self._standing.state = ConsumerState.PAUSED
+        logger.error(
+            "%s has paused itself after %d dead events without a success in between (last: %s): mend the cause and "
+            "restart the bundle",
+            self._consumer, self._standing.dead_streak, self._standing.last_error,
+        )  # fmt: skip
+        while not await self._signals.doze(IDLE):
+            pass
+
+    async def _failing(self, error: BaseException) -> None:
+        self._standing.state = ConsumerState.RETRYING
+        self._standing.failed(_summary(error))
+        try:
+            await self._consumer_store.record_error(self._lease, _summary(error))
+        except StoreUnavailable as problem:
+            logger.warning("%s could not write down its last error: %s", self._consumer, problem)
+
+    # Reports -----------------------------------------------------------------------------------------------------
+
+    def _reached_head(self) -> None:
+        if not self._standing.head_reached.is_set():
+            self._standing.head_reached.set()
+            logger.info(
+                "Projector head reached: %s - Version: %d - Context: %s",
+                self._consumer.component,
+                self._consumer.version,
+                self._consumer.context,
+            )
+
+    def _report(self) -> None:
+        if monotonic() >= self._report_at:
+            self._report_at = monotonic() + REPORT_INTERVAL
+            logger.info("%s is at position %d of %d", self._consumer, self._progress.position, self._watch.head)
+
+
+def _waiting(event: EventRecord, key: str | None) -> DeadEvent:
+    return DeadEvent(
+        position=event.position,
+        event_id=event.event_id,
+        event_name=event.name,
+        context=event.context,
+        aggregate_id=event.aggregate_id,
+        key=key,
+        waiting=True,
+    )
+
+
+def _dead(event: EventRecord, key: str | None, error: BaseException, attempts: int) -> DeadEvent:
+    return DeadEvent(
+        position=event.position,
+        event_id=event.event_id,
+        event_name=event.name,
+        context=event.context,
+        aggregate_id=event.aggregate_id,
+        key=key,
+        error_type=_type(error),
+        error_message=str(error),
+        traceback="".join(traceback.format_exception(error)),
+        attempts=attempts,
+    )
+
+
+def _type(error: BaseException) -> str:
+    return error.type if isinstance(error, EventoError) else type(error).__name__
+
+
+def _summary(error: BaseException) -> str:
+    return f"{_type(error)}: {error}"
