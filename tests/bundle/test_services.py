@@ -51,7 +51,7 @@ async def test_the_event_of_a_service_is_stored_under_its_lock_id(bundle: Evento
 async def test_a_void_command_returns_none_and_stores_nothing(make_bundle: MakeBundle) -> None:
     ledger = Ledger()
     async with make_bundle(ledger=ledger) as bundle:
-        assert await asyncio.gather(bundle.commands.send(MailSendCommand("hello"))) == [None]
+        assert list(await asyncio.gather(bundle.commands.send(MailSendCommand("hello")))) == [None]
         assert (await bundle.commands.send_message(OrderPlaceCommand("ORD_1", "ann"))).position == 1
     assert ledger.mails == ["hello"]
 
