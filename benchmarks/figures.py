@@ -8,6 +8,7 @@ rounds, with the extremes beside them. Nothing here judges: targets are printed 
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -127,14 +128,14 @@ def sampled(seconds: float, times: list[float], count: int | None = None) -> Sam
     )
 
 
-async def measured_calls(call: Callable[[int], Awaitable[object]], until: float, first: int, step: int) -> list[float]:
-    """Call ``call(first)``, ``call(first + step)`` ... one after another until a moment; return how long each took."""
+async def measured_calls(call: Callable[[int], Awaitable[object]], until: float) -> list[float]:
+    """Call ``call(0)``, ``call(1)`` ... one after another until a moment; return how long each took."""
     times = []
-    number = first
+    number = 0
     begin = perf_counter()
     while begin < until:
         await call(number)
-        number += step
+        number += 1
         end = perf_counter()
         times.append(end - begin)
         begin = end
@@ -143,8 +144,6 @@ async def measured_calls(call: Callable[[int], Awaitable[object]], until: float,
 
 def progress(text: str) -> None:
     """Say what is being done, on stderr."""
-    import sys
-
     print(f"  {text}", file=sys.stderr, flush=True)
 
 

@@ -1,0 +1,184 @@
+"""Run the benchmarks and print their tables.
+
+::
+
+    python benchmarks/run.py [--quick] [--only GROUP] [--json FILE] [--directory DIR]
+
+Each group measures Evento, its peer and bare SQLite in turn, in one run and on one disk. The stores lie in a folder of
+their own, which is removed at the end; keep it on a real disk: in memory a flush costs nothing. Progress goes to
+stderr, the tables (Markdown) to stdout. Nothing is judged and nothing fails by being slow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+
+import commands
+import history
+import limits
+import machine
+import peer_eventsourcing as peer
+import targets
+from figures import Figure, Table, measure, progress
+
+CALLERS = (1, 16, 64)
+APPENDERS = (1, 16, 64, 256)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a run measures: rounds, seconds for each rate, and how large the large store is."""
+
+    rounds: int
+    seconds: float
+    large: int
+
+
+FULL = Plan(rounds=3, seconds=1.5, large=history.LARGE)
+QUICK = Plan(rounds=1, seconds=0.4, large=history.LARGE_QUICK)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What the rates of a table are divided by: the best of a system doing one thing."""
+
+    column: str
+    system: str
+    what: str
+
+    def ratio(self, figure: Figure, figures: Iterable[Figure]) -> str:
+        """Return how often the best baseline rate goes into a figure's rate."""
+        rates = [other.rate for other in figures if (other.system, other.what) == (self.system, self.what)]
+        return f"{figure.rate / max(rates):.2f}"
+
+
+def main() -> int:
+    """Run what was asked for."""
+    arguments = _arguments()
+    plan = QUICK if arguments.quick else FULL
+    began = perf_counter()
+    figures: list[Figure] = []
+    tables: list[Table] = []
+    with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=arguments.directory) as folder:
+        directory = Path(folder)
+        facts = machine.describe(directory)
+        for name, group in GROUPS.items():
+            if arguments.only in (None, name):
+                measured, table = group(directory, plan)
+                figures += measured
+                tables.append(table)
+    _print([machine.table(facts), *tables, targets.table(figures)])
+    took = perf_counter() - began
+    print(f"\n{plan.rounds} rounds of {plan.seconds} s each; the run took {took:.0f} s.")
+    if arguments.json is not None:
+        arguments.json.write_text(_json(facts, plan, figures))
+    return 0
+
+
+def run_commands(directory: Path, plan: Plan) -> tuple[list[Figure], Table]:
+    """Measure domain commands: 2,000 orders of 20 events, load or take from a cache, decide, append one."""
+    own, other = directory / "seed.db", directory / "peer.db"
+    progress("commands: making the stores")
+    commands.seed(own)
+    ids = peer.seed(other)
+    cases = [
+        *commands.cases(own, directory, callers=CALLERS, seconds=plan.seconds),
+        *peer.command_cases(other, ids, directory, callers=CALLERS, seconds=plan.seconds),
+    ]
+    figures = measure(cases, rounds=plan.rounds, label="commands")
+    baselines = [
+        Baseline("x uncached", peer.SYSTEM, "command, uncached"),
+        Baseline("x cached", peer.SYSTEM, "command, cached"),
+        Baseline("x unguarded", peer.SYSTEM, "command, cached, unguarded"),
+    ]
+    return figures, _rates("Durable domain commands", figures, baselines)
+
+
+def run_appends(directory: Path, plan: Plan) -> tuple[list[Figure], Table]:
+    """Measure appends of one event each through the store's port."""
+    cases = [
+        *limits.append_cases(directory, callers=APPENDERS, seconds=plan.seconds),
+        *peer.append_cases(directory, callers=APPENDERS, seconds=plan.seconds),
+    ]
+    figures = measure(cases, rounds=plan.rounds, label="appends")
+    return figures, _rates("Durable appends", figures, [Baseline("x eventsourcing", peer.SYSTEM, "append")])
+
+
+def run_replay(directory: Path, plan: Plan) -> tuple[list[Figure], Table]:
+    """Measure how fast history is read back."""
+    other = directory / "peer.db"
+    if not other.exists():
+        peer.seed(other)
+    cases = [*limits.replay_cases(directory), *peer.replay_cases(other, directory)]
+    figures = measure(cases, rounds=plan.rounds, label="replay")
+    return figures, _rates("Replay", figures, [Baseline("x eventsourcing", peer.SYSTEM, "replay")])
+
+
+def run_history(directory: Path, plan: Plan) -> tuple[list[Figure], Table]:
+    """Measure single operations on a short and on a long history."""
+    stores = {events: directory / f"history-{events}.db" for events in (history.SMALL, plan.large)}
+    for events, path in stores.items():
+        progress(f"history: storing {events:,} events")
+        history.fill(path, events, progress)
+    figures = measure(history.cases(stores), rounds=plan.rounds, label="history")
+    return figures, history.table(figures)
+
+
+GROUPS: dict[str, Callable[[Path, Plan], tuple[list[Figure], Table]]] = {
+    "commands": run_commands,
+    "appends": run_appends,
+    "replay": run_replay,
+    "history": run_history,
+}
+
+
+def _rates(title: str, figures: list[Figure], baselines: list[Baseline]) -> Table:
+    columns = ("what", "in flight", "per second", "(lowest .. highest)", "p50 ms", "p99 ms")
+    rows = tuple(
+        (
+            f"{figure.system}: {figure.what}",
+            str(figure.in_flight),
+            f"{figure.rate:,.0f}",
+            f"({figure.spread[0]:,.0f} .. {figure.spread[1]:,.0f})",
+            _milliseconds(figure.p50),
+            _milliseconds(figure.p99),
+            *(baseline.ratio(figure, figures) for baseline in baselines),
+        )
+        for figure in figures
+    )
+    return Table(title, (*columns, *(baseline.column for baseline in baselines)), rows)
+
+
+def _milliseconds(micros: float | None) -> str:
+    return "" if micros is None else f"{micros / 1000:.2f}"
+
+
+def _print(tables: Iterable[Table]) -> None:
+    print("\n\n".join(table.markdown() for table in tables if table.rows))
+
+
+def _json(facts: dict[str, str], plan: Plan, figures: list[Figure]) -> str:
+    measured = [{**asdict(figure), "rate": figure.rate, "p50": figure.p50, "p99": figure.p99} for figure in figures]
+    return json.dumps({"machine": facts, "plan": asdict(plan), "figures": measured}, indent=1) + "\n"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure Evento beside its peer.")
+    parser.add_argument("--quick", action="store_true", help="one short round, a smaller history: less than a minute")
+    parser.add_argument("--only", choices=tuple(GROUPS), help="one group of measurements")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
+    parser.add_argument(
+        "--directory", type=Path, default=Path.cwd(), metavar="DIR", help="where the stores are made (default: here)"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
