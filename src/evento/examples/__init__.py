@@ -1,0 +1,1 @@
+"""Applications that run as they are, to read and to copy from."""

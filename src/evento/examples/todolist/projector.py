@@ -1,0 +1,100 @@
+"""From events to the read model.
+
+Each handler writes on the connection that is injected: the consumer's checkpoint commits in the same transaction, so
+that each event is seen in the tables exactly once, whenever the process dies.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import and_, delete, insert, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql import ColumnElement
+from sqlalchemy.sql.dml import UpdateBase
+
+from evento import Metadata, Projector, event_handler
+from evento.examples.todolist.api import ANONYMOUS
+from evento.examples.todolist.api.todo_list import (
+    TodoListCreatedEvent,
+    TodoListDeletedEvent,
+    TodoListTodoAddedEvent,
+    TodoListTodoCheckedEvent,
+    TodoListTodoRemovedEvent,
+)
+from evento.examples.todolist.model import READ_MODEL_VERSION, todo_lists, todos
+
+__all__ = ["TodoListProjector"]
+
+
+class TodoListProjector(Projector, version=READ_MODEL_VERSION):
+    """Keeps the tables of :mod:`~evento.examples.todolist.model`; the user is taken from the event's metadata."""
+
+    @event_handler
+    async def on_created(
+        self, event: TodoListCreatedEvent, metadata: Metadata, timestamp: datetime, connection: AsyncConnection
+    ) -> None:
+        """Add the list."""
+        await connection.execute(
+            insert(todo_lists).values(
+                identifier=event.identifier, name=event.content, created_by=_user(metadata), created_at=timestamp
+            )
+        )
+
+    @event_handler
+    async def on_deleted(self, event: TodoListDeletedEvent, connection: AsyncConnection) -> None:
+        """Remove the list and what is in it."""
+        await connection.execute(delete(todos).where(todos.c.list_identifier == event.identifier))
+        await _change_one(connection, delete(todo_lists).where(todo_lists.c.identifier == event.identifier))
+
+    @event_handler
+    async def on_todo_added(
+        self, event: TodoListTodoAddedEvent, metadata: Metadata, timestamp: datetime, connection: AsyncConnection
+    ) -> None:
+        """Add the todo to its list."""
+        await connection.execute(
+            insert(todos).values(
+                list_identifier=event.identifier,
+                identifier=event.todo_identifier,
+                content=event.content,
+                created_by=_user(metadata),
+                created_at=timestamp,
+            )
+        )
+        await _touch(connection, event.identifier, metadata, timestamp)
+
+    @event_handler
+    async def on_todo_removed(
+        self, event: TodoListTodoRemovedEvent, metadata: Metadata, timestamp: datetime, connection: AsyncConnection
+    ) -> None:
+        """Remove the todo from its list."""
+        await _change_one(connection, delete(todos).where(_is_todo(event)))
+        await _touch(connection, event.identifier, metadata, timestamp)
+
+    @event_handler
+    async def on_todo_checked(
+        self, event: TodoListTodoCheckedEvent, metadata: Metadata, timestamp: datetime, connection: AsyncConnection
+    ) -> None:
+        """Mark the todo as completed."""
+        completed = update(todos).where(_is_todo(event))
+        await _change_one(connection, completed.values(completed_by=_user(metadata), completed_at=timestamp))
+        await _touch(connection, event.identifier, metadata, timestamp)
+
+
+def _user(metadata: Metadata) -> str:
+    return metadata.get("user", ANONYMOUS)
+
+
+def _is_todo(event: TodoListTodoRemovedEvent | TodoListTodoCheckedEvent) -> ColumnElement[bool]:
+    return and_(todos.c.list_identifier == event.identifier, todos.c.identifier == event.todo_identifier)
+
+
+async def _touch(connection: AsyncConnection, identifier: str, metadata: Metadata, timestamp: datetime) -> None:
+    """Record who changed the list last, and when."""
+    touched = update(todo_lists).where(todo_lists.c.identifier == identifier)
+    await _change_one(connection, touched.values(updated_by=_user(metadata), updated_at=timestamp))
+
+
+async def _change_one(connection: AsyncConnection, statement: UpdateBase) -> None:
+    """Execute a statement that must find its row: if it does not, the read model does not fit the events."""
+    result = await connection.execute(statement)
+    if result.rowcount != 1:
+        raise LookupError(f"{result.rowcount} rows instead of one were changed by: {statement}")
