@@ -40,7 +40,7 @@ No class is ever looked up by a name from the wire outside this module.
 from __future__ import annotations
 
 import traceback as _traceback
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import msgspec
 
@@ -89,12 +89,24 @@ class EventoError(Exception):
 
     _registry: ClassVar[dict[str, type[EventoError]]] = {}
 
+    message: str
+    data: dict[str, Any]
+    type: str
+    traceback: str | None
+
+    def __new__(cls, /, *args: Any, **data: Any) -> Self:
+        """Set the attributes, so that they are there also in a subclass whose ``__init__`` calls no other."""
+        error = super().__new__(cls, *args)
+        error.message = str(args[0]) if args else ""
+        error.data = data
+        error.type = cls.__name__
+        error.traceback = None
+        return error
+
     def __init__(self, message: str = "", /, **data: Any) -> None:
         super().__init__(message)
         self.message = message
-        self.data: dict[str, Any] = data
-        self.type: str = type(self).__name__
-        self.traceback: str | None = None
+        self.data = data
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -107,6 +119,9 @@ class EventoError(Exception):
 
     def __reduce__(self) -> Any:
         return (error_from_data, (error_to_data(self, with_traceback=True),))
+
+
+EventoError._registry["EventoError"] = EventoError
 
 
 class DefinitionError(EventoError):
@@ -232,13 +247,14 @@ def error_to_data(error: BaseException, *, with_traceback: bool = False) -> Erro
     text = None
     if with_traceback:
         text = getattr(error, "traceback", None) or "".join(_traceback.format_exception(error))
+    text = None if text is None else _text(text)
     if not isinstance(error, EventoError):
-        return ErrorData(code="HandlerError", type=type(error).__name__, message=str(error), traceback=text)
+        return ErrorData(code="HandlerError", type=type(error).__name__, message=_message(error), traceback=text)
     return ErrorData(
         code=_wire_class(type(error)).__name__,
         type=error.type,
-        message=error.message,
-        data={key: _plain(value) for key, value in error.data.items()},
+        message=_message(error),
+        data={_text(key): _plain(value) for key, value in error.data.items()},
         traceback=text,
         definite=error.definite,
     )
@@ -261,8 +277,24 @@ def _wire_class(cls: type[EventoError]) -> type[EventoError]:
     return HandlerError
 
 
-def _plain(value: Any) -> Any:
+def _message(error: BaseException) -> str:
     try:
-        return msgspec.to_builtins(value, str_keys=True)
-    except (TypeError, ValueError):
-        return repr(value)
+        return _text(str(error))
+    except Exception as other:  # a __str__ of a user
+        return f"its message cannot be read: {type(other).__name__}"
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON will give it back; its ``repr`` when JSON cannot hold it."""
+    try:
+        plain = msgspec.json.decode(msgspec.json.encode(value))
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+        return _text(repr(value))
+    return plain if plain is not None or value is None else repr(value)
+
+
+def _text(text: str) -> str:
+    """Return text without what encoders and stores refuse: lone surrogates and NUL."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

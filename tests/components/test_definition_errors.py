@@ -368,6 +368,11 @@ CASES: dict[str, tuple[str, str]] = {
         + command("def d(self, c: Close) -> Closed", base="Aggregate[Odd]"),
         "state type Odd cannot be kept as JSON",
     ),
+    "state of a type that msgspec does not know": (
+        "class Thing: ...\nclass Odd(AggregateState):\n    what: list[Thing]\n"
+        + command("def d(self, c: Close) -> Closed", base="Aggregate[Odd]"),
+        "state type Odd cannot be kept as JSON .*case.Thing is no struct",
+    ),
     "state that cannot be resolved": (
         "class Odd(AggregateState):\n    what: Missing\n"
         + command("def d(self, c: Close) -> Closed", base="Aggregate[Odd]"),

@@ -8,8 +8,6 @@ from datetime import timedelta
 from types import FunctionType
 from typing import Any, TypeVar, get_type_hints
 
-import msgspec
-
 from evento.components.decorators import HandlerMark, mark_of
 from evento.components.definition import ComponentDefinition, HandlerDefinition, HandlerKind, Injectable, Role
 from evento.components.hints import ARGUMENTS, SITE, Site, fits, plain, show, site_of, substituted, type_arguments
@@ -18,6 +16,7 @@ from evento.components.options import check_option
 from evento.components.signatures import Method, read_signature
 from evento.components.states import AggregateState, SagaState
 from evento.errors import DefinitionError
+from evento.messages.decodable import decoder_for
 
 __all__ = ["component_definition", "define_component"]
 
@@ -181,7 +180,7 @@ def _state_of(cls: type, role: Role, site: Site, arguments: Mapping[Any, Any]) -
         raise site.error(cls, f"the state type {show(hint)} is no {base.__name__}: derive it from {base.__name__}")
     try:
         _resolve_fields(hint, site, cls)
-        msgspec.json.Decoder(hint)
+        decoder_for(hint)
     except Exception as error:
         raise site.error(
             cls, f"the state type {show(hint)} cannot be kept as JSON ({error}): use types that msgspec can decode"

@@ -20,9 +20,9 @@ __all__ = ["MAX_PAYLOAD_BYTES", "decode", "seal", "seal_result", "unseal_result"
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
 """The default limit of one encoded payload."""
 
+_UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 P = TypeVar("P", bound=Payload)
 _encode = msgspec.json.Encoder().encode
-_canonical = msgspec.msgpack.Encoder().encode
 # An escaped NUL, but not the text "\u0000" whose backslash is escaped itself.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -39,7 +39,7 @@ def seal(payload: P, limit: int = MAX_PAYLOAD_BYTES) -> tuple[bytes, P]:
     data = _encoded(payload, definition.name, limit)
     try:
         copy = definition.decoder.decode(data)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except _UNDECODABLE as error:
         raise PayloadError(f"{definition.name}: {error}", name=definition.name) from error
     if copy != payload:
         _compare(payload, copy, definition.name)
@@ -54,7 +54,7 @@ def decode(cls: type[P], data: bytes) -> P:
     definition = definition_of(cls)
     try:
         return cast(P, definition.decoder.decode(data))
-    except (msgspec.MsgspecError, ValueError) as error:
+    except _UNDECODABLE as error:
         raise PayloadError(f"{definition.name}: {error}", name=definition.name) from error
 
 
@@ -65,7 +65,7 @@ def seal_result(query: type[Payload], result: Any, limit: int = MAX_PAYLOAD_BYTE
     data = _encoded(result, name, limit)
     try:
         copy = definition.result_decoder.decode(data)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except _UNDECODABLE as error:
         raise PayloadError(f"{name}: {error}", name=definition.name) from error
     if copy != result:
         _compare(result, copy, name)
@@ -77,7 +77,7 @@ def unseal_result(query: type[Payload], data: bytes) -> Any:
     definition = definition_of(query)
     try:
         return definition.result_decoder.decode(data)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except _UNDECODABLE as error:
         raise PayloadError(f"answer of {definition.name}: {error}", name=definition.name) from error
 
 
@@ -102,16 +102,24 @@ def _encoded(value: Any, name: str, limit: int) -> bytes:
 
 
 def _compare(original: Any, copy: Any, name: str) -> None:
-    """Raise unless the two hold the same values; lists and tuples, and classes without ``==``, are compared deeply."""
-    if _canonical(original) == _canonical(copy):
-        return
-    try:
-        same = msgspec.to_builtins(original) == msgspec.to_builtins(copy)
-    except (TypeError, ValueError):
-        same = False
-    if not same:
+    """Raise unless the two hold the same values."""
+    if not _alike(original, copy):
         raise PayloadError(
-            f"{name}: a value does not survive JSON as its type says (a non-finite float, or a value of another "
+            f"{name}: a value does not survive JSON as its type says (a non-finite number, or a value of another "
             f"type): sent {original!r}, would arrive as {copy!r}",
             name=name,
         )
+
+
+def _alike(original: Any, copy: Any) -> bool:
+    """Compare what ``==`` does not: lists with tuples, and objects whose class has no ``==``, field by field."""
+    if original == copy:
+        return True
+    if isinstance(original, (list, tuple)) and isinstance(copy, (list, tuple)):
+        return len(original) == len(copy) and all(map(_alike, original, copy))
+    if isinstance(original, dict) and isinstance(copy, dict):
+        return original.keys() == copy.keys() and all(_alike(original[key], copy[key]) for key in original)
+    if type(original) is not type(copy):
+        return False
+    fields: Any = getattr(original, "__struct_fields__", None) or getattr(original, "__dataclass_fields__", ())
+    return bool(fields) and all(_alike(getattr(original, name), getattr(copy, name)) for name in fields)

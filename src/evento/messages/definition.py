@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 import msgspec
 
 from evento.errors import DefinitionError
+from evento.messages.decodable import decoder_for
 
 __all__ = ["PayloadDefinition", "PayloadKind", "Source", "define", "definition_of", "names_around", "result_type_of"]
 
@@ -81,8 +82,8 @@ class PayloadDefinition:
     def decoder(self) -> msgspec.json.Decoder[Any]:
         """The JSON decoder of the class; raises :class:`DefinitionError` when msgspec cannot decode it."""
         try:
-            return msgspec.json.Decoder(self.cls)
-        except (TypeError, NameError, AttributeError) as error:
+            return decoder_for(self.cls)
+        except TypeError as error:
             raise self.error(f"a field has a type that cannot be decoded from JSON: {error}") from error
 
     @functools.cached_property
@@ -98,8 +99,8 @@ class PayloadDefinition:
         """The JSON decoder of a query's answer."""
         hint = result_type_of(self.cls)
         try:
-            return msgspec.json.Decoder(hint)
-        except (TypeError, NameError, AttributeError) as error:
+            return decoder_for(hint)
+        except TypeError as error:
             raise self.error(f"its answer {hint!r} cannot be decoded from JSON: {error}") from error
 
     def error(self, problem: str) -> DefinitionError:
@@ -158,6 +159,8 @@ def define(
         raise fail(f"version= must be a whole number from 1, not {version!r}")
     if name is not None and (not isinstance(name, str) or not _is_wire_name(name)):
         raise fail(f"name={name!r} must be a word of letters, digits, '_' and '-'")
+    if name is None and not _is_wire_name(class_name):
+        raise fail("the class name is the wire name, which must be ASCII: give the class a name=")
 
     framework = namespace.get("__module__") == _FRAMEWORK
     if not framework:
@@ -168,12 +171,18 @@ def define(
         raise fail(str(error)) from error
     except DefinitionError:
         raise
+    kind = getattr(cls, "__evento_kind__", None)
+    if kind is None and not abstract:
+        raise fail(
+            f"{bases[0].__name__} has no kind of its own: derive the class from DomainCommand, ServiceCommand, "
+            "DomainEvent, ServiceEvent, Query or View (or say abstract=True)"
+        )
     local_names = names_around(frame)
     base = _inherited(bases)
     definition = PayloadDefinition(
         cls=cls,
         name=name or class_name,
-        kind=getattr(cls, "__evento_kind__", None),
+        kind=kind,
         version=version,
         domain=domain if domain is not None else (base.domain if base else ""),
         abstract=abstract,

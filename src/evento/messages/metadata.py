@@ -19,29 +19,30 @@ class Metadata(Mapping[str, str]):
 
     It flows from a message to everything that handling the message sends or publishes; a tracing agent may change
     what flows.
+
+    :raises PayloadError: a key or value is not a str, or holds text that stores cannot keep.
     """
 
     __slots__ = ("_items",)
 
     def __init__(self, items: Mapping[str, str] | None = None) -> None:
-        self._items: dict[str, str] = dict(items) if items else {}
+        self._items: dict[str, str] = {}
+        if items:
+            self._items = items._items if isinstance(items, Metadata) else _checked(items)
 
     @classmethod
     def checked(cls, items: Mapping[str, str] | None) -> Metadata:
         """Return ``items`` as metadata; raise :class:`PayloadError` when a key or value is not a plain str."""
-        if not items:
-            return EMPTY_METADATA
         if isinstance(items, Metadata):
             return items
-        for key, value in items.items():
-            if not isinstance(key, str) or not isinstance(value, str):
-                raise PayloadError(
-                    f"metadata must map str to str, but {key!r} is {type(value).__name__}: convert it with str()",
-                    key=str(key),
-                )
-            _check_text(key, key)
-            _check_text(key, value)
-        return cls(items)
+        return cls(items) if items else EMPTY_METADATA
+
+    @classmethod
+    def _of(cls, items: dict[str, str]) -> Metadata:
+        """Return items that are known to be right."""
+        metadata = cls()
+        metadata._items = items
+        return metadata
 
     @classmethod
     def from_json(cls, data: bytes) -> Metadata:
@@ -49,8 +50,8 @@ class Metadata(Mapping[str, str]):
         if data == b"{}":
             return EMPTY_METADATA
         try:
-            return cls(_decoder.decode(data))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return cls._of(_decoder.decode(data))
+        except (msgspec.MsgspecError, ValueError) as error:
             raise PayloadError(f"metadata is not a JSON object of strings: {error}") from error
 
     def to_json(self) -> bytes:
@@ -59,7 +60,7 @@ class Metadata(Mapping[str, str]):
 
     def merged(self, items: Mapping[str, str]) -> Metadata:
         """Return this metadata with ``items`` over it."""
-        return Metadata({**self._items, **items}) if items else self
+        return Metadata._of({**self._items, **Metadata.checked(items)._items}) if items else self
 
     def to_dict(self) -> dict[str, str]:
         """Return a copy as a plain dict."""
@@ -79,6 +80,20 @@ class Metadata(Mapping[str, str]):
 
     def __hash__(self) -> int:
         return hash(frozenset(self._items.items()))
+
+
+def _checked(items: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(items, Mapping):
+        raise PayloadError(f"metadata must be a mapping of str to str, not {type(items).__name__}")
+    for key, value in items.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise PayloadError(
+                f"metadata must map str to str, but {key!r} is {type(value).__name__}: convert it with str()",
+                key=str(key),
+            )
+        _check_text(key, key)
+        _check_text(key, value)
+    return dict(items)
 
 
 def _check_text(key: str, text: str) -> None:

@@ -34,7 +34,6 @@ AggregateId: TypeAlias = Annotated[str, msgspec.Meta(extra={"evento": "aggregate
 R_co = TypeVar("R_co", covariant=True, default=Any)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class PayloadMeta(StructMeta):
     """Takes Evento's class keywords (``name``, ``version``, ``domain``, ``abstract``) and checks the definition."""
 
@@ -66,6 +65,8 @@ class PayloadMeta(StructMeta):
         )
 
 
+# On the class and not on its metaclass: type checkers meet the mark of Struct before that of a metaclass.
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Payload(Struct, frozen=True, metaclass=PayloadMeta, abstract=True):
     """What all payloads have in common: they are immutable, compare by value, and have a wire name."""
 

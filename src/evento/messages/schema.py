@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import msgspec
@@ -12,9 +13,13 @@ __all__ = ["json_schema"]
 
 
 def json_schema(payload: type) -> dict[str, Any]:
-    """Return the JSON schema (2020-12) of a payload class; types that have none are described as any value."""
+    """Return the JSON schema (2020-12) of a payload class, with its docstring as description."""
     definition = definition_of(payload)
     try:
-        return msgspec.json.schema(payload, schema_hook=lambda _: {})
+        schema = msgspec.json.schema(payload)
     except TypeError as error:
         raise definition.error(f"no JSON schema can be made: {error}") from error
+    for part in schema.get("$defs", {}).values():
+        if "description" in part:
+            part["description"] = inspect.cleandoc(part["description"])
+    return schema
