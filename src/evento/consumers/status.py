@@ -72,11 +72,12 @@ class Standing:
     waiting: int = 0
 
     def take(self, stored: StoredConsumer) -> None:
-        """Start from what is stored."""
+        """Start from what is stored; failures that could not be written down since the last progress stay counted."""
+        if self.committed != stored.checkpoint.position or stored.errors >= self.errors:
+            self.errors = stored.errors
+            self.failing_since = stored.failing_since
+            self.last_error = stored.last_error or self.last_error
         self.handled = self.committed = stored.checkpoint.position
-        self.errors = stored.errors
-        self.last_error = stored.last_error
-        self.failing_since = stored.failing_since
         self.dead_streak = stored.dead_streak
         self.dead = stored.dead
         self.waiting = stored.waiting

@@ -179,8 +179,9 @@ class Tenure:
             progress.passed(event.position, monotonic())
             try:
                 await progress.commit()
-            except DBAPIError as error:
-                return error  # a constraint that the database checks at the end
+            except DBAPIError as error:  # such as a constraint that the database checks at the end
+                await progress.rollback()
+                return error
         return None
 
     async def _recover(self, event: EventRecord, error: BaseException) -> bool:

@@ -1,0 +1,217 @@
+"""Handlers that write on the consumer's connection: their effects and the checkpoint are one transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from streams import (
+    TICK,
+    FaultyConsumerStore,
+    RowProjector,
+    Seen,
+    ThingAddedEvent,
+    ThingProjector,
+    add,
+    add_many,
+    group_of,
+    rows,
+    things,
+    until,
+)
+
+from evento import EventMessage, Projector, TransientError, event_handler
+from evento.consumers import ConsumerId, SqlConsumerStateStore
+from evento.errors import StoreUnavailable
+from evento.state_store import StateStore
+
+ROWS = ConsumerId("test_bundle", "RowProjector", 1, "*")
+
+
+async def test_what_a_handler_writes_is_there_with_the_checkpoint(
+    events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    await add(events, *things(5))
+    async with group_of(events, state, RowProjector(Seen())) as group:
+        await group.caught_up(10)
+        assert await rows(state) == [1, 2, 3, 4, 5]
+
+
+async def test_a_batch_of_events_is_one_transaction(events: StateStore, state: SqlConsumerStateStore) -> None:
+    await add_many(events, things(1000))
+    store = FaultyConsumerStore(state)
+    async with group_of(events, store, RowProjector(Seen())) as group:
+        await group.caught_up(20)
+    assert await rows(state) == list(range(1, 1001))
+    assert store.commits < 100
+
+
+@pytest.mark.parametrize("failing", [1, 4, 10])
+async def test_a_failing_event_takes_nothing_else_with_it(
+    events: StateStore, state: SqlConsumerStateStore, failing: int
+) -> None:
+    async def handle(message: EventMessage[Any]) -> None:
+        if message.position == failing:
+            raise ValueError("no")
+
+    await add(events, *things(10))
+    async with group_of(events, state, RowProjector(handle)) as group:
+        await group.caught_up(10)
+    assert await rows(state) == [position for position in range(1, 11) if position != failing]
+    (dead,) = await state.dead_events(ROWS)
+    assert (dead.position, dead.error_message) == (failing, "no")
+
+
+async def test_a_retry_writes_once(events: StateStore, state: SqlConsumerStateStore) -> None:
+    failures = {3: 2, 5: 1}
+
+    async def handle(message: EventMessage[Any]) -> None:
+        if failures.get(message.position, 0):
+            failures[message.position] -= 1
+            raise TransientError("not now")
+
+    await add(events, *things(6))
+    async with group_of(events, state, RowProjector(handle)) as group:
+        await group.caught_up(10)
+    assert await rows(state) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_an_error_of_the_database_is_the_handlers(events: StateStore, state: SqlConsumerStateStore) -> None:
+    class BrokenProjector(Projector, version=1):
+        @event_handler(retry=1, retry_delay=TICK)
+        async def on_added(
+            self, event: ThingAddedEvent, connection: AsyncConnection, message: EventMessage[Any]
+        ) -> None:
+            await connection.execute(text("INSERT INTO rows (position) VALUES (:p)"), {"p": message.position})
+            if event.number == 2:
+                await connection.execute(text("CREATE TABLE rows (position INTEGER UNIQUE) WITHOUT NONSENSE"))
+
+    await add(events, *things(5))
+    projector = BrokenProjector()
+    async with group_of(events, state, projector) as group:
+        # To SQLite this is an OperationalError, which passes by itself as far as anyone knows.
+        await until(lambda: group.statuses()[0].errors >= 3)
+        assert group.statuses()[0].position == 2
+        assert await rows(state) == [1, 2]
+
+
+async def test_a_commit_that_the_database_refuses_is_the_events(
+    events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    """As a deferred constraint does: the statements pass, the commit does not."""
+
+    async def refuse(connection: AsyncConnection) -> Exception | None:
+        refused = await connection.scalar(text("SELECT count(*) FROM rows WHERE position = 4"))
+        return IntegrityError("COMMIT", {}, Exception("deferred constraint")) if refused else None
+
+    store = FaultyConsumerStore(state)
+    store.refuse = refuse
+    await add(events, *things(6))
+    async with group_of(events, store, RowProjector(Seen())) as group:
+        await group.caught_up(10)
+    assert await rows(state) == [1, 2, 3, 5, 6]
+    (dead,) = await state.dead_events(ROWS)
+    assert (dead.position, dead.error_type, dead.attempts) == (4, "IntegrityError", 3)
+
+
+async def test_a_store_that_fails_at_the_commit_leaves_no_double(
+    events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    store = FaultyConsumerStore(state)
+    await add(events, *things(4))
+    async with group_of(events, store, RowProjector(Seen())) as group:
+        await group.caught_up(10)
+        store.error = StoreUnavailable("gone")
+        await add(events, *things(4))
+        await until(lambda: store.failures >= 2)
+        assert await rows(state) == [1, 2, 3, 4]
+        store.error = None
+        await group.caught_up(10)
+    assert await rows(state) == list(range(1, 9))
+
+
+async def test_a_lost_lease_rolls_the_handler_back(events: StateStore, state: SqlConsumerStateStore) -> None:
+    async def steal(message: EventMessage[Any]) -> None:
+        if message.position == 2 and not stolen:
+            stolen.append(True)
+            # Nobody else can write while the transaction is open, so the thief comes in through it.
+            await connections[0].execute(text("UPDATE evento_consumer SET lease_token = lease_token + 1"))
+
+    stolen: list[bool] = []
+    connections: list[AsyncConnection] = []
+
+    class StolenProjector(Projector, version=1):
+        @event_handler
+        async def on_added(
+            self, event: ThingAddedEvent, connection: AsyncConnection, message: EventMessage[Any]
+        ) -> None:
+            connections[:] = [connection]
+            await connection.execute(text("INSERT INTO rows (position) VALUES (:p)"), {"p": message.position})
+            await steal(message)
+
+    await add(events, *things(3))
+    async with group_of(events, state, StolenProjector()) as group:
+        await group.caught_up(10)
+    assert stolen
+    assert await rows(state) == [1, 2, 3]
+
+
+async def test_a_handler_that_commits_by_itself_is_told(events: StateStore, state: SqlConsumerStateStore) -> None:
+    class MeddlingProjector(Projector, version=1):
+        @event_handler(retry=0)
+        async def on_added(self, event: ThingAddedEvent, connection: AsyncConnection) -> None:
+            if event.number == 1:
+                await connection.commit()
+
+    await add(events, *things(3))
+    async with group_of(events, state, MeddlingProjector()) as group:
+        await group.caught_up(10)
+    (dead,) = await state.dead_events(ConsumerId("test_bundle", "MeddlingProjector", 1, "*"))
+    assert dead.position == 2
+    assert "leave that to the consumer" in dead.error_message
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Row(Base):
+    __tablename__ = "rows"
+    position: Mapped[int] = mapped_column(primary_key=True)
+    thing_id: Mapped[str]
+
+
+async def test_a_session_writes_in_the_same_transaction(events: StateStore, state: SqlConsumerStateStore) -> None:
+    class SessionProjector(Projector, version=1):
+        @event_handler(retry=0)
+        async def on_added(self, event: ThingAddedEvent, session: AsyncSession, message: EventMessage[Any]) -> None:
+            session.add(Row(position=message.position, thing_id=event.thing_id))
+            if event.number == 2:
+                raise ValueError("no")
+            if event.number == 3:
+                await session.commit()  # flushes: the transaction is the consumer's
+            if event.number == 4:
+                await session.merge(Row(position=1, thing_id="changed"))
+
+    await add(events, *things(5))
+    async with group_of(events, state, SessionProjector()) as group:
+        await group.caught_up(10)
+    assert await rows(state) == [1, 2, 4, 5]
+    async with state.begin() as connection:
+        assert await connection.scalar(text("SELECT thing_id FROM rows WHERE position = 1")) == "changed"
+    (dead,) = await state.dead_events(ConsumerId("test_bundle", "SessionProjector", 1, "*"))
+    assert dead.position == 3
+
+
+async def test_other_consumers_go_on_beside_an_open_transaction(
+    events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    seen = Seen()
+    await add_many(events, things(300))
+    async with group_of(events, state, RowProjector(Seen()), ThingProjector(seen), fetch_size=10) as group:
+        await group.caught_up(20)
+    assert await rows(state) == seen.positions == list(range(1, 301))

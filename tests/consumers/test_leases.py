@@ -1,0 +1,210 @@
+"""Leases: one replica works, the others stand by; whoever has lost its lease stops and writes nothing more."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from streams import FaultyConsumerStore, RowProjector, Seen, ThingProjector, add, group_of, rows, things, until
+
+from evento import EventMessage
+from evento.consumers import Checkpoint, ConsumerGroup, ConsumerId, ConsumerLease, ConsumerState, SqlConsumerStateStore
+from evento.errors import ReadModelBehind, StoreUnavailable
+from evento.state_store import StateStore
+
+THINGS = ConsumerId("test_bundle", "ThingProjector", 1, "*")
+QUICK = timedelta(milliseconds=150)
+
+
+def state_of(group: ConsumerGroup) -> ConsumerState:
+    return group.statuses()[0].state
+
+
+async def steal(events: StateStore, state: SqlConsumerStateStore, *, ttl: float = 3600) -> ConsumerLease:
+    """Take the lease of a consumer as another process would."""
+    await state.register(THINGS, Checkpoint(0, events.store_id, events.epoch))
+    lease = await state.acquire(THINGS, owner="thief", ttl=ttl, take_over=True)
+    assert lease is not None
+    return lease
+
+
+async def test_one_of_two_groups_works_and_the_other_takes_over(
+    events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    first, second = Seen(), Seen()
+    active = group_of(events, state, ThingProjector(first), lease_ttl=QUICK)
+    standby = group_of(events, state, ThingProjector(second), lease_ttl=QUICK)
+    async with standby:
+        async with active:
+            await until(lambda: {state_of(active), state_of(standby)} == {ConsumerState.RUNNING, ConsumerState.STANDBY})
+            if state_of(active) is ConsumerState.STANDBY:
+                active, standby, first, second = standby, active, second, first
+            await add(events, *things(5))
+            await first.wait(5)
+            # The standby sees how far the other one is, also for those who ask it.
+            await standby.wait_for(None, 5, asyncio.get_running_loop().time() + 10)
+            await until(lambda: standby.statuses()[0].head_reached)
+            assert second.positions == []
+            assert standby.statuses()[0].healthy
+        await add(events, *things(5))
+        await until(lambda: len(first.positions) + len(second.positions) >= 10)
+    assert sorted(first.positions + second.positions) == list(range(1, 11))
+
+
+async def test_who_asks_a_standby_in_vain_is_told(events: StateStore, state: SqlConsumerStateStore) -> None:
+    await steal(events, state)
+    await add(events, *things(1))
+    async with group_of(events, state, ThingProjector(Seen())) as group:
+        await until(lambda: state_of(group) is ConsumerState.STANDBY)
+        with pytest.raises(ReadModelBehind, match=r"at 0 \(standby\)"):
+            await group.caught_up(0.2)
+
+
+async def test_the_lease_of_a_dead_replica_runs_out(events: StateStore, state: SqlConsumerStateStore) -> None:
+    await steal(events, state, ttl=0.3)
+    await add(events, *things(3))
+    seen = Seen()
+    async with group_of(events, state, ThingProjector(seen), lease_ttl=QUICK) as group:
+        await group.caught_up(10)
+    assert seen.positions == [1, 2, 3]
+
+
+async def test_an_embedded_bundle_takes_its_leases_back_at_once(
+    events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    await steal(events, state)
+    await add(events, *things(3))
+    seen = Seen()
+    async with group_of(events, state, ThingProjector(seen), take_over=True) as group, asyncio.timeout(10):
+        await group.caught_up(10)
+    assert seen.positions == [1, 2, 3]
+
+
+async def test_a_lease_is_renewed_while_a_handler_runs(events: StateStore, state: SqlConsumerStateStore) -> None:
+    await add(events, *things(1))
+    running, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(message: object) -> None:
+        running.set()
+        await go_on.wait()
+
+    async with group_of(events, state, ThingProjector(wait), lease_ttl=QUICK) as group:
+        await running.wait()
+        for _ in range(20):  # well beyond the lease's time
+            assert await state.acquire(THINGS, owner="thief", ttl=60) is None
+            await asyncio.sleep(0.02)
+        go_on.set()
+        await group.caught_up(10)
+
+
+@pytest.mark.parametrize("take_over", [False, True])
+async def test_a_lost_lease_cancels_the_handler_and_commits_nothing(
+    events: StateStore, state: SqlConsumerStateStore, take_over: bool
+) -> None:
+    await add(events, *things(3))
+    cancelled = asyncio.Event()
+    seen = Seen()
+
+    async def handle(message: EventMessage[Any]) -> None:
+        await seen(message)
+        if message.position == 2 and not cancelled.is_set():
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+
+    async with group_of(events, state, ThingProjector(handle), lease_ttl=QUICK, take_over=take_over) as group:
+        await seen.wait(2)
+        thief = await steal(events, state)
+        await asyncio.wait_for(cancelled.wait(), 10)
+        if not take_over:
+            await until(lambda: state_of(group) is ConsumerState.STANDBY)
+            assert seen.positions == [1, 2]
+            await state.release(thief)
+        await group.caught_up(10)
+    assert seen.positions[-2:] == [2, 3]
+
+
+async def test_a_lease_that_cannot_be_renewed_in_time_is_given_up(
+    events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    """Nobody says that it is lost, but the others may think so."""
+
+    class Unreachable(FaultyConsumerStore):
+        async def renew(self, lease: ConsumerLease, *, ttl: float) -> bool:
+            self.fail()
+            return await state.renew(lease, ttl=ttl)
+
+    store = Unreachable(state)
+    cancelled = asyncio.Event()
+    await add(events, *things(1))
+
+    async def handle(message: object) -> None:
+        if not cancelled.is_set():
+            store.error = StoreUnavailable("the network is down")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+                store.error = None
+
+    async with group_of(events, store, ThingProjector(handle), lease_ttl=QUICK) as group:
+        await asyncio.wait_for(cancelled.wait(), 10)
+        await group.caught_up(10)
+
+
+async def test_alone_with_the_file_a_slow_database_is_no_reason_to_stop(
+    events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    class Unreachable(FaultyConsumerStore):
+        async def renew(self, lease: ConsumerLease, *, ttl: float) -> bool:
+            self.failures += 1
+            raise StoreUnavailable("busy")
+
+    store = Unreachable(state)
+    go_on = asyncio.Event()
+    await add(events, *things(1))
+    seen = Seen()
+
+    async def handle(message: EventMessage[Any]) -> None:
+        await go_on.wait()
+        await seen(message)
+
+    async with group_of(events, store, ThingProjector(handle), lease_ttl=QUICK, take_over=True) as group:
+        await until(lambda: store.failures >= 6)
+        go_on.set()
+        await group.caught_up(10)
+    assert seen.positions == [1]
+
+
+async def test_a_checkpoint_under_an_old_token_is_refused(events: StateStore, state: SqlConsumerStateStore) -> None:
+    """The handler does not notice that the lease is lost while it runs: the database does."""
+    await add(events, *things(2))
+    thieves: list[ConsumerLease] = []
+
+    async def handle(message: EventMessage[Any]) -> None:
+        if message.position == 1 and not thieves:
+            thieves.append(await steal(events, state))
+
+    async with group_of(events, state, ThingProjector(handle)) as group:
+        await until(lambda: state_of(group) is ConsumerState.STANDBY and thieves)
+        stored = await state.load(THINGS)
+        assert stored is not None
+        assert stored.checkpoint.position == 0
+        await state.commit(thieves[0], 1)
+        await state.release(thieves[0])
+        await group.caught_up(10)
+
+
+async def test_two_groups_hammering_one_read_model_write_each_row_once(
+    events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    await add(events, *things(200))
+    groups = [
+        group_of(events, state, RowProjector(Seen()), lease_ttl=QUICK, take_over=True, fetch_size=7) for _ in range(2)
+    ]
+    async with groups[0], groups[1]:
+        await groups[0].caught_up(20)
+    assert await rows(state) == list(range(1, 201))
