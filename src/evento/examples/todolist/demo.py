@@ -113,11 +113,10 @@ async def _serve_until(
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[listener]))
             generating = [tasks.create_task(traffic.run()), tasks.create_task(_report(traffic, todo_lists))]
-            stopped = asyncio.create_task(stop.wait())
+            stopped = tasks.create_task(stop.wait())
             await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            stopped.cancel()
             _say("Stopping ...")
-            for task in generating:
+            for task in (*generating, stopped):
                 task.cancel()
             server.should_exit = True
 

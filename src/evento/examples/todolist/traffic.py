@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from evento.examples.todolist.aggregate import MAX_TODOS
 from evento.examples.todolist.web import POSITION_HEADER
 
 __all__ = ["Traffic"]
@@ -14,8 +15,12 @@ _USERS = ("ann", "bob", "carol", "dave", "eve")
 _NAMES = ("Groceries", "Holiday", "Garden", "Release", "Moving house", "Birthday", "Reading list", "Repairs")
 _TODOS = ("Milk", "Book a room", "Water the roses", "Write the notes", "Call the bank", "Bake a cake", "Fix the lamp")
 _WORKING_SET = 8
+_CARELESS = 0.15
 _PAUSE = (0.1, 0.5)
 _BACK_OFF = 1.0
+
+_Change = tuple[str, str, dict[str, str] | None]
+"""Method, path and body of a request."""
 
 
 class Traffic:
@@ -72,19 +77,27 @@ class Traffic:
             self._lists.append(answer.json()["identifier"])
 
     async def _change(self, view: dict[str, Any]) -> None:
+        allowed, forbidden = self._choices(view)
+        if not allowed:
+            self._lists.remove(view["identifier"])  # all is done
+        careless = not allowed or (forbidden and self._random.random() < _CARELESS)
+        await self._send(*self._random.choice(forbidden if careless else allowed))
+
+    def _choices(self, view: dict[str, Any]) -> tuple[list[_Change], list[_Change]]:
+        """Return what can be done with a list within the rules, the likely more than once, and against them."""
         path = f"/todo-list/{view['identifier']}"
-        todos = [todo["identifier"] for todo in view["todos"]]
-        if todos and all(todo["completed"] for todo in view["todos"]):
-            self._lists.remove(view["identifier"])  # done: nobody touches it again
-        dice = self._random.random()
-        if not todos or dice < 0.5:
-            await self._send("POST", f"{path}/todo/", {"content": self._random.choice(_TODOS)})
-        elif dice < 0.85:
-            await self._send("PUT", f"{path}/todo/{self._random.choice(todos)}")
-        elif dice < 0.95:
-            await self._send("DELETE", f"{path}/todo/{self._random.choice(todos)}")
-        else:
-            await self._send("DELETE", path)
+        add = ("POST", f"{path}/todo/", {"content": self._random.choice(_TODOS)})
+        delete = ("DELETE", path, None)
+        checked = [f"{path}/todo/{todo['identifier']}" for todo in view["todos"] if todo["completed"]]
+        unchecked = [f"{path}/todo/{todo['identifier']}" for todo in view["todos"] if not todo["completed"]]
+        full = len(view["todos"]) == MAX_TODOS
+
+        allowed: list[_Change] = [("PUT", todo, None) for todo in unchecked]
+        allowed += [("DELETE", todo, None) for todo in unchecked[:1]] + [add] * (0 if full else 5)
+        forbidden: list[_Change] = [(method, todo, None) for todo in checked for method in ("PUT", "DELETE")]
+        forbidden += [add] * full
+        (forbidden if checked else allowed).append(delete)
+        return allowed, forbidden
 
     async def _send(self, method: str, path: str, body: dict[str, str] | None = None) -> httpx.Response:
         headers = {"Authorization": self._random.choice(_USERS)}
