@@ -6,7 +6,7 @@ import sqlite3
 
 from evento.state_store.port import Lease
 
-__all__ = ["is_held", "lock", "renew", "unlock"]
+__all__ = ["end_all", "is_held", "lock", "renew", "unlock"]
 
 
 def lock(connection: sqlite3.Connection, lock_id: str, owner: str, ttl: float, now: int) -> Lease | None:
@@ -34,6 +34,11 @@ def unlock(connection: sqlite3.Connection, lease: Lease, now: int) -> bool:
     held = is_held(connection, lease, now)
     connection.execute("DELETE FROM locks WHERE lock_id = ? AND token = ?", (lease.lock_id, lease.token))
     return held
+
+
+def end_all(connection: sqlite3.Connection) -> None:
+    """End all leases; the tokens of later ones rise all the same."""
+    connection.execute("DELETE FROM locks")
 
 
 def is_held(connection: sqlite3.Connection, lease: Lease, now: int) -> bool:

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from evento.messages import EventRecord
-from evento.state_store.port import EventFilter, Page, Snapshot, Story
+from evento.state_store.port import EventFilter, Page, Snapshot, StoreInfo, Story
 from evento.state_store.sqlite.records import COLUMNS, COLUMNS_WITH_DELETED_AT, cut, records
 
-__all__ = ["event", "fetch", "head", "search", "story"]
+__all__ = ["event", "fetch", "head", "info", "search", "story"]
 
 _MAX_MERGED_NAMES = 50
 _LOOK_AHEAD = 10
@@ -28,12 +28,28 @@ _SNAPSHOT = (
     "SELECT aggregate_id, version, fingerprint, CAST(state AS BLOB), updated_at "
     "FROM snapshots WHERE aggregate_id = ? AND fingerprint = ? AND version >= ?"
 )
+_INFO = """
+SELECT store_id, epoch, schema_version, position,
+  position - (SELECT coalesce(sum(last - first + 1), 0) FROM purged_ranges),
+  (SELECT count(*) FROM streams WHERE version > 0),
+  (SELECT count(*) FROM streams WHERE deleted_at IS NOT NULL),
+  (SELECT count(*) FROM snapshots),
+  (SELECT count(*) FROM purged_ranges),
+  (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size)
+FROM meta, head
+"""
 
 
 def head(connection: sqlite3.Connection) -> int:
     """Return the newest position."""
     [position] = connection.execute("SELECT position FROM head").fetchone()
     return int(position)
+
+
+def info(connection: sqlite3.Connection, location: str) -> StoreInfo:
+    """Describe the store."""
+    row = (*connection.execute(_INFO).fetchone(), location)
+    return StoreInfo(*row)
 
 
 def event(connection: sqlite3.Connection, position: int) -> EventRecord | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -20,11 +22,16 @@ from evento.state_store.port import (
     Lease,
     LookupResult,
     Page,
+    PurgeReport,
     Snapshot,
+    StoreInfo,
     Story,
+    VerifyReport,
 )
-from evento.state_store.sqlite import commands, failures, locks, reader, schema, snapshots
-from evento.state_store.sqlite.connections import open_reader
+from evento.state_store.sqlite import commands, failures, locks, purge, reader, schema, snapshots
+from evento.state_store.sqlite.checkpoints import Checkpoints
+from evento.state_store.sqlite.connections import open_reader, open_writer
+from evento.state_store.sqlite.verify import Ended, verify
 from evento.state_store.sqlite.worker import Worker
 from evento.state_store.sqlite.writer import Operation, Writer
 
@@ -79,6 +86,7 @@ class SqliteStateStore:
         self._writer: Writer | None = None
         self._writes: Worker[Writer] | None = None
         self._reads: Worker[Any] | None = None
+        self._checkpoints: Checkpoints | None = None
         self._waiters: set[asyncio.Future[None]] = set()
 
     async def __aenter__(self) -> SqliteStateStore:
@@ -108,6 +116,10 @@ class SqliteStateStore:
                         max_jobs=self._max_queued,
                         max_bytes=self._max_queued_bytes,
                     )
+                )
+            if self._writer is not None and self._path is not None:
+                self._checkpoints = await stack.enter_async_context(
+                    Checkpoints(lambda: open_writer(cast(Path, self._path).resolve()), self._writer.restart_log)
                 )
             self._open = True
             self._identity = await self._read(lambda db, now: schema.identity(db))
@@ -215,6 +227,55 @@ class SqliteStateStore:
         """Return the event at a position; None when there is none, or it was purged."""
         return await self._read(lambda db, now: reader.event(db, position))
 
+    async def info(self) -> StoreInfo:
+        """Describe the store."""
+        return await self._read(lambda db, now: reader.info(db, self._location))
+
+    async def verify(self, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+        """Read the whole store, as of one instant, and report each broken invariant.
+
+        It takes a thread of its own, so that others read and write meanwhile (in memory: they wait).
+        """
+        loop = asyncio.get_running_loop()
+        ended = threading.Event()
+
+        def report(read: int, head: int) -> None:
+            if ended.is_set() and self._path is not None:
+                raise Ended
+            if progress is not None:
+                loop.call_soon_threadsafe(progress, read, head)
+
+        if self._path is None:
+            return await self._read(lambda db, now: verify(db, report))
+        if not self._open:
+            raise self._closed()
+        async with Worker("evento-verify", open=self._open_reader, run=self._run_reads) as worker:
+            try:
+                return cast(VerifyReport, await worker.submit(lambda db, now: verify(db, report)))
+            finally:
+                ended.set()
+
+    async def purge(
+        self, *, deleted_before: int, dry_run: bool = False, progress: Callable[[int, int], None] | None = None
+    ) -> PurgeReport:
+        """Remove the events of aggregates that were deleted before a moment, a few hundred with each commit.
+
+        ``progress`` is told events removed and about how many there are. Cancelled or killed, a purge has removed what
+        it was told of, and the next one goes on.
+        """
+        run = self._read if dry_run else self._write
+        total = await self._read(lambda db, now: purge.amount(db, deleted_before))
+        aggregates, positions = 0, list[int]()
+        cursor: purge.Cursor | None = purge.Cursor()
+        while cursor is not None:
+            step = await run(partial(purge.step, deleted_before=deleted_before, cursor=cursor, remove=not dry_run))
+            cursor = step.next
+            aggregates += step.aggregates
+            positions += step.positions
+            if progress is not None:
+                progress(len(positions), total)
+        return PurgeReport(aggregates, len(positions), tuple(purge.as_ranges(positions)))
+
     # How operations reach the threads
 
     async def _write(self, operation: Callable[[sqlite3.Connection, int], T], size: int = 0) -> T:
@@ -265,8 +326,10 @@ class SqliteStateStore:
 
     # In the event loop, after each batch
 
-    def _after_batch(self) -> None:
+    def _after_batch(self, operations: int, size: int) -> None:
         self._wake()
+        if self._checkpoints is not None:
+            self._checkpoints.wrote(operations, size)
 
     def _wake(self) -> None:
         for waiter in self._waiters:

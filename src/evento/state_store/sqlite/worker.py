@@ -37,7 +37,8 @@ class Worker(Generic[R]):
 
     ``open`` makes a thread's resource; ``run`` brings a batch of operations to as many outcomes, in order, where an
     exception is raised to its caller. Both are called in the threads. ``delivered`` is called in the loop after each
-    batch. More than ``max_jobs`` operations or ``max_bytes`` waiting or running is :class:`Overloaded`.
+    batch, with the number of its operations and their bytes. More than ``max_jobs`` operations or ``max_bytes``
+    waiting or running is :class:`Overloaded`.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Worker(Generic[R]):
         *,
         open: Callable[[], R],
         run: Callable[[R, Sequence[Any]], Sequence[Any]],
-        delivered: Callable[[], None] = lambda: None,
+        delivered: Callable[[int, int], None] = lambda jobs, size: None,
         threads: int = 1,
         max_jobs: int = 10_000,
         max_bytes: int = 64 * 1024 * 1024,
@@ -184,16 +185,18 @@ class Worker(Generic[R]):
     # In the event loop again
 
     def _deliver(self, jobs: list[Job], outcomes: Sequence[Any]) -> None:
-        self._jobs -= len(jobs)
+        total = 0
         for (future, _, size), outcome in zip(jobs, outcomes, strict=True):
-            self._bytes -= size
+            total += size
             if future.done():  # its caller was cancelled and waits no more
                 continue
             if isinstance(outcome, BaseException):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
-        self._delivered()
+        self._jobs -= len(jobs)
+        self._bytes -= total
+        self._delivered(len(jobs), total)
 
 
 async def uncancelled(future: asyncio.Future[T]) -> T:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from evento.state_store.port import Append, Appended
-from evento.state_store.sqlite import batch, failures, reader, schema
+from evento.state_store.sqlite import batch, failures, locks, reader, schema
+from evento.state_store.sqlite.checkpoints import restart_log
 from evento.state_store.sqlite.connections import open_memory, open_writer
 from evento.state_store.sqlite.filelock import FileLock
 
@@ -30,6 +31,7 @@ class Writer:
         self._location = str(path) if path is not None else "the event store in memory"
         self._clock = clock
         self._lock: FileLock | None = None
+        self._restart_log = False
         try:
             if path is None:
                 self._db = open_memory()
@@ -43,6 +45,8 @@ class Writer:
             raise failures.translated(error, self._location) from error
         try:
             schema.migrate(self._db, self._location)
+            if self._lock is not None:
+                locks.end_all(self._db)  # nobody else has the file, so who held a lease is dead
             self.identity = schema.identity(self._db)
             self.head = reader.head(self._db)
         except BaseException as error:
@@ -56,6 +60,10 @@ class Writer:
         self._db.close()
         self._unlock()
 
+    def restart_log(self) -> None:
+        """Ask for the log to be started anew before the next batch; called from another thread."""
+        self._restart_log = True
+
     def _unlock(self) -> None:
         if self._lock is not None:
             self._lock.close()
@@ -66,6 +74,9 @@ class Writer:
 
         Data that cannot be stored makes the batch run again in halves, until only the offender fails.
         """
+        if self._restart_log:
+            self._restart_log = False
+            restart_log(self._db)
         try:
             self._db.execute("BEGIN IMMEDIATE")
             outcomes, head = self._apply(operations)
