@@ -312,9 +312,20 @@ async def test_a_todo_without_proper_content_is_refused(http: httpx.AsyncClient,
     assert (await show(http, identifier))["todos"] == []
 
 
-@pytest.mark.parametrize("page", ["-1", "x", "1.5", "1000001", "9" * 40])
-async def test_a_page_that_is_no_page_is_refused(http: httpx.AsyncClient, page: str) -> None:
-    assert problem(await http.get("/todo-list/", params={"page": page}))[:2] == (422, "BadInput")
+@pytest.mark.parametrize(
+    "params",
+    [*({"page": page} for page in ("-1", "x", "1.5", "1000001", "9" * 40)), {"nameLike": "%" * 2000}],
+    ids=lambda params: str(params)[:20],
+)
+async def test_a_search_that_makes_no_sense_is_refused(http: httpx.AsyncClient, params: dict[str, str]) -> None:
+    assert problem(await http.get("/todo-list/", params=params))[:2] == (422, "BadInput")
+
+
+@pytest.mark.parametrize(("method", "identifier"), [("GET", "%00"), ("DELETE", "%00"), ("DELETE", "a" * 5000)])
+async def test_an_identifier_that_no_list_can_have_is_refused(
+    http: httpx.AsyncClient, method: str, identifier: str
+) -> None:
+    assert problem(await http.request(method, f"/todo-list/{identifier}"))[:2] == (422, "PayloadError")
 
 
 @pytest.mark.parametrize("seen", ["-1", "x", "9" * 40])

@@ -75,7 +75,7 @@ Seen = Annotated[
     int,
     Header(alias=POSITION_HEADER, ge=0, le=MAX_INTEGER, description="Show at least the changes up to this position"),
 ]
-NameLike = Annotated[str, Query(alias="nameLike", description="Part of the name")]
+NameLike = Annotated[str, Query(alias="nameLike", max_length=1000, description="Part of the name")]
 Page = Annotated[int, Query(ge=0, le=MAX_PAGE, description="Counted from 0, 15 lists each")]
 
 
