@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 from evento.errors import SchemaTooNew, StoreUnavailable
@@ -104,29 +105,39 @@ SCHEMA_VERSION = len(_MIGRATIONS)
 
 
 def inspect(database: Path) -> bool:
-    """Return whether the file is there; read its first bytes only, so that a foreign file stays as it is.
+    """Return whether the file is there; a foreign file stays as it is.
+
+    SQLite itself must read it: a file that this process opens and closes in any other way loses the locks that all
+    its connections hold on it (POSIX), and then another program's close may delete the log under a running writer.
 
     :raises StoreUnavailable: it is no SQLite database, or another application's.
     """
     try:
-        with database.open("rb") as file:
-            header = file.read(100)
+        if not database.stat().st_size:  # made, but never written: a crash at birth
+            return True
     except FileNotFoundError:
         return False
     except OSError as error:
         raise StoreUnavailable(f"{database}: cannot be read: {error.strerror}", path=str(database)) from error
-    if not header:  # made, but never written: a crash at birth
-        return True
-    if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
-        raise StoreUnavailable(
-            f"{database} is not a SQLite database: it was left as it is, give another path", path=str(database)
-        )
-    if int.from_bytes(header[68:72], "big") != _APPLICATION_ID:
+    if _application_id(database) != _APPLICATION_ID:
         raise StoreUnavailable(
             f"{database} is the database of another application: it was left as it is, give another path",
             path=str(database),
         )
     return True
+
+
+def _application_id(database: Path) -> int:
+    # Immutable: nothing is locked, rolled back or made beside the file.
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+            return int(connection.execute("PRAGMA application_id").fetchone()[0])
+    except sqlite3.OperationalError as error:
+        raise StoreUnavailable(f"{database}: cannot be read: {error}", path=str(database)) from error
+    except sqlite3.DatabaseError as error:
+        raise StoreUnavailable(
+            f"{database} is not a SQLite database: it was left as it is, give another path", path=str(database)
+        ) from error
 
 
 def migrate(connection: sqlite3.Connection, location: str) -> None:
