@@ -13,7 +13,7 @@ from evento.messages import derived_id, new_id
 def test_new_ids_are_random_uuids() -> None:
     ids = {new_id() for _ in range(1000)}
     assert len(ids) == 1000
-    assert {UUID(one).version for one in ids} == {4}
+    assert {UUID(one).version for one in ids} == {7}
     assert {UUID(one).variant for one in ids} == {"specified in RFC 4122"}
     assert all(str(UUID(one)) == one for one in ids)
 
