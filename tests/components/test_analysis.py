@@ -275,6 +275,24 @@ class Shapes(Invoker):
         await commands.send(Confirm("K_1"))
 
     @invocation_handler
+    async def circular_factories(self, event: Placed, commands: CommandGateway) -> None:
+        await commands.send(self._one(event.key))
+        await commands.send(self._other(event.key))
+
+    def _one(self, key: str):  # type: ignore[no-untyped-def]
+        return self._other(key) if key else Reserve(key)
+
+    def _other(self, key: str):  # type: ignore[no-untyped-def]
+        return self._one(key) if key else Release(key)
+
+    @invocation_handler
+    async def variable_of_itself(self, event: Placed, commands: CommandGateway) -> None:
+        command: Base = Reserve(event.key)
+        while event.key:
+            command = msgspec.structs.replace(command, key="other")
+            await commands.send(command)
+
+    @invocation_handler
     async def static_helper(self, event: Placed, commands: CommandGateway) -> None:
         await self._static(event.key, commands)
 
@@ -374,6 +392,8 @@ first column
         ("helpers", {"release-stock"}, set()),
         ("passed_to_helper", {"Reserve", "release-stock"}, set()),
         ("private_helper", {"Confirm"}, set()),
+        ("circular_factories", {"Reserve", "release-stock"}, set()),
+        ("variable_of_itself", {"Reserve"}, set()),
         ("static_helper", {"release-stock"}, set()),
         ("module_function", {"Reserve"}, set()),
         ("kept_gateways", {"Reserve", "release-stock", "Confirm"}, {"FindStock"}),
@@ -426,7 +446,7 @@ def test_the_same_place_counts_once_and_places_are_in_order() -> None:
 def test_the_source_is_read_once_for_each_definition(monkeypatch: pytest.MonkeyPatch) -> None:
     first = sends_for(Shapes, "direct")
     monkeypatch.setattr(inspect, "getsourcelines", lambda _: pytest.fail("read again"))
-    assert sends_for(Shapes, "direct") is first
+    assert sends_for(Shapes, "direct") == first
 
 
 class Parent(Observer, version=1):

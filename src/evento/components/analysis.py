@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from types import FunctionType
 
 from evento.components.definition import ComponentDefinition, HandlerDefinition
-from evento.components.reading import SENDING, Frame, Reader, walk
+from evento.components.reading import SENDING, Frame, Reader
 from evento.components.values import UNKNOWN, Value
 from evento.messages import Command, Query
 
-__all__ = ["GatewayCall", "Send", "Sends", "calls_in", "gateway_calls", "sends_of"]
+__all__ = ["GatewayCall", "Send", "Sends", "calls_in", "calls_of", "sends_of"]
 
 _KINDS: dict[str, type] = {"commands": Command, "queries": Query}
 
@@ -60,15 +60,8 @@ def sends_of(component: ComponentDefinition, handler: HandlerDefinition) -> Send
 
     Missing source is reported as unresolved.
     """
-    known = component.analysed.get(handler.name)
-    if not isinstance(known, Sends):
-        known = component.analysed[handler.name] = _sends(component, handler)
-    return known
-
-
-def _sends(component: ComponentDefinition, handler: HandlerDefinition) -> Sends:
     found: dict[str, set[Send]] = {"commands": set(), "queries": set(), "": set()}
-    for call in gateway_calls(Reader(component.cls), inspect.unwrap(handler.function)):
+    for call in calls_of(component, handler):
         for cls in call.payload.payloads - call.payload.abstract:
             found[call.gateway].add(Send(cls.__evento__.name, call.line, call.file))  # type: ignore[attr-defined]
         if not call.payload.settled:
@@ -76,20 +69,23 @@ def _sends(component: ComponentDefinition, handler: HandlerDefinition) -> Sends:
     return Sends(_ordered(found["commands"]), _ordered(found["queries"]), _ordered(found[""]))
 
 
-def _ordered(sends: Iterable[Send]) -> tuple[Send, ...]:
-    return tuple(sorted(sends, key=lambda send: (send.file, send.line, send.name)))
-
-
-def gateway_calls(reader: Reader, method: FunctionType) -> Iterator[GatewayCall]:
-    """Yield the gateway calls of a method of the reader's class, and of what it calls."""
-    search = _Search(reader)
-    search.enter(method, {}, method=True)
-    return search.calls()
+def calls_of(component: ComponentDefinition, handler: HandlerDefinition) -> tuple[GatewayCall, ...]:
+    """Return the gateway calls of a handler and of what it calls, in no order."""
+    if not component.analysed:
+        reader = Reader(component.cls)
+        for each in component.handlers:
+            component.analysed[each.name] = tuple(_Search(reader).calls(inspect.unwrap(each.function)))
+    calls: tuple[GatewayCall, ...] = component.analysed[handler.name]
+    return calls
 
 
 def calls_in(frame: Frame) -> Iterator[GatewayCall]:
     """Yield the gateway calls of one piece of source alone."""
     return _Search(frame.reader).in_frame(frame)
+
+
+def _ordered(sends: Iterable[Send]) -> tuple[Send, ...]:
+    return tuple(sorted(sends, key=lambda send: (send.file, send.line, send.name)))
 
 
 class _Search:
@@ -101,7 +97,8 @@ class _Search:
         self._pending: list[Frame] = []
         self._missing: list[GatewayCall] = []
 
-    def calls(self) -> Iterator[GatewayCall]:
+    def calls(self, start: FunctionType) -> Iterator[GatewayCall]:
+        self._enter(start, {}, method=True)
         while self._pending or self._missing:
             yield from self._missing
             self._missing.clear()
@@ -109,7 +106,7 @@ class _Search:
                 self._seen.add(frame)
                 yield from self.in_frame(frame)
 
-    def enter(self, function: FunctionType, arguments: dict[str, Value], *, method: bool) -> None:
+    def _enter(self, function: FunctionType, arguments: dict[str, Value], *, method: bool) -> None:
         try:
             read = self._reader.method if method else self._reader.function
             self._pending.append(read(function, arguments))
@@ -119,7 +116,7 @@ class _Search:
             self._missing.append(GatewayCall("", UNKNOWN, text, code.co_firstlineno, code.co_filename))
 
     def in_frame(self, frame: Frame) -> Iterator[GatewayCall]:
-        for node in walk(frame.code.node):
+        for node in frame.nodes:
             if isinstance(node, ast.Call):
                 yield from self._in_call(frame, node)
 
@@ -146,13 +143,13 @@ class _Search:
     def _follow(self, frame: Frame, called: Value, args: list[ast.expr], keywords: list[ast.keyword]) -> bool:
         """Go on to methods of the same class, and to functions that are given a gateway or the instance."""
         for method in called.methods:
-            self.enter(method, frame.arguments(args, keywords, method, skip=1), method=True)
+            self._enter(method, frame.arguments(args, keywords, method, skip=1), method=True)
         followed = bool(called.methods)
         for function in called.objects:
             if isinstance(function, FunctionType):
                 given = frame.arguments(args, keywords, function)
                 if any(value.gateways or value.senders or value.instance for value in given.values()):
-                    self.enter(function, given, method=False)
+                    self._enter(function, given, method=False)
                     followed = True
         return followed
 

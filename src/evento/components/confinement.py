@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import ast
-import inspect
+import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
-from evento.components.analysis import calls_in, gateway_calls
+from evento.components.analysis import calls_in, calls_of
 from evento.components.bases import Component
 from evento.components.definition import ComponentDefinition
 from evento.components.hints import show
-from evento.components.reading import Frame, Reader
+from evento.components.reading import SENDING, Frame, Reader
 from evento.components.sources import Code, Function, module_code
 
 __all__ = ["ConfinementProblem", "confinement_problems"]
+
+
+_SENDING = re.compile(rf"\.({'|'.join(SENDING)})\b")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -45,9 +48,11 @@ def confinement_problems(modules: Iterable[ModuleType]) -> list[ConfinementProbl
 
 def _outside(module: ModuleType) -> Iterator[ConfinementProblem]:
     try:
-        code = module_code(module)
+        code = module_code(module, mentioning=_SENDING)
     except OSError as error:
         yield ConfinementProblem(module.__name__, 0, f"cannot be checked: {error}")
+        return
+    if code is None:
         return
     for frame in _frames(code, code.node, None):
         for call in calls_in(frame):
@@ -58,12 +63,13 @@ def _outside(module: ModuleType) -> Iterator[ConfinementProblem]:
 
 def _frames(code: Code, body: ast.AST, owner: type | None) -> Iterator[Frame]:
     """Yield the readings of all that is no component: what runs on import, functions, methods of other classes."""
+    reader = Reader(owner)
     if isinstance(body, ast.Module):
-        yield Frame(Reader(), code, {})
+        yield Frame(reader, code, {})
     for node in _definitions(body):
         if isinstance(node, Function):
             has_self = owner is not None and not _is_static(node)
-            yield Frame(Reader(owner), Code(node, code.file, code.names, owner, has_self), {})
+            yield Frame(reader, replace(code, node=node, owner=owner, has_self=has_self), {})
             yield from _classes_in(code, node)
         elif not _is_component(code, node, owner):
             known = vars(owner).get(node.name) if owner else code.names.find(node.name)
@@ -96,8 +102,8 @@ def _is_component(code: Code, node: ast.ClassDef, owner: type | None) -> bool:
 
 def _is_role(code: Code, base: ast.expr) -> bool:
     base = base.value if isinstance(base, ast.Subscript) else base
-    frame = Frame(Reader(), Code(ast.Module([], []), code.file, code.names), {})
-    return any(isinstance(thing, type) and issubclass(thing, Component) for thing in frame.value(base).objects)
+    named = Frame(Reader(), replace(code, node=ast.Module([], [])), {}).value(base)
+    return any(isinstance(thing, type) and issubclass(thing, Component) for thing in named.objects)
 
 
 def _is_static(node: Function) -> bool:
@@ -107,7 +113,7 @@ def _is_static(node: Function) -> bool:
 def _abstract(module: ModuleType) -> Iterator[ConfinementProblem]:
     for component in _components(module):
         for handler in component.handlers:
-            for call in gateway_calls(Reader(component.cls), inspect.unwrap(handler.function)):
+            for call in calls_of(component, handler):
                 for cls in sorted(call.payload.abstract, key=show):
                     yield ConfinementProblem(
                         call.file,

@@ -170,7 +170,7 @@ class ComponentDefinition:
     projectors: tuple[type, ...] = ()
     snapshot_frequency: int = -1
     snapshot_version: int = 1
-    analysed: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
+    analysed: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _index: dict[tuple[HandlerKind, str], HandlerDefinition] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:

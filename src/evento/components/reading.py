@@ -9,7 +9,7 @@ import ast
 import copy
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import cached_property, partial
 from types import FunctionType, ModuleType
 from typing import Any
@@ -28,7 +28,7 @@ from evento.components.values import (
     value_of_object,
 )
 
-__all__ = ["SENDING", "Frame", "Reader", "walk"]
+__all__ = ["SENDING", "Frame", "Reader"]
 
 SENDING: Mapping[str, str] = {"send": "commands", "send_message": "commands", "query": "queries"}
 _SAME: frozenset[Any] = frozenset({msgspec.structs.replace, copy.copy, copy.deepcopy})
@@ -56,7 +56,37 @@ class Reader:
     def __init__(self, cls: type | None = None) -> None:
         self.cls = cls
         self._frames: dict[tuple[FunctionType, frozenset[tuple[str, Value]]], Frame] = {}
-        self._reading: set[str] = set()
+        self._known: dict[Hashable, Value] = {}
+        self._tentative: dict[Hashable, tuple[Value, int]] = {}
+        self._open: dict[Hashable, int] = {}
+        self._reached = 0  # the outermost open thing that the current one depends on, by depth
+
+    def once(self, key: Hashable, compute: Callable[[], Value]) -> Value:
+        """Return the value of something that may depend on itself: there it counts as nothing.
+
+        Values are kept, but in a circle only that of the thing with which it was entered: the others lack what that
+        one was still to give, so they are kept only until it is known.
+        """
+        if key in self._known:
+            return self._known[key]
+        if key in self._tentative or key in self._open:
+            value, reached = self._tentative.get(key) or (NOTHING, self._open[key])
+            self._reached = min(self._reached, reached)
+            return value
+        depth = self._open[key] = len(self._open)
+        outer, self._reached = self._reached, depth
+        try:
+            value = compute()
+        finally:
+            del self._open[key]
+            reached, self._reached = self._reached, min(outer, self._reached)
+        if reached == depth:
+            self._known[key] = value
+            self._tentative.clear()
+            self._reached = outer
+        else:
+            self._tentative[key] = (value, reached)
+        return value
 
     def method(self, function: FunctionType, arguments: Arguments | None = None) -> Frame:
         """Return the reading of a method of the class; raise :class:`OSError` without source."""
@@ -74,18 +104,17 @@ class Reader:
 
     def attribute(self, name: str, owner: type | None) -> Value:
         """Return what ``self.name`` may be, written in the body of ``owner``."""
-        if self.cls is None or name in self._reading:
-            return UNKNOWN if self.cls is None else NOTHING
+        if self.cls is None:
+            return UNKNOWN
         if owner is not None and name.startswith("__") and not name.endswith("__"):
             name = f"_{owner.__name__.lstrip('_')}{name}"
-        self._reading.add(name)
-        try:
-            static = inspect.getattr_static(self.cls, name, MISSING)
-            if static is MISSING or inspect.ismemberdescriptor(static):
-                return self._instance_attribute(self.cls, name)
-            return self._class_attribute(static)
-        finally:
-            self._reading.discard(name)
+        return self.once(("attribute", name), partial(self._attribute, self.cls, name))
+
+    def _attribute(self, cls: type, name: str) -> Value:
+        static = inspect.getattr_static(cls, name, MISSING)
+        if static is MISSING or inspect.ismemberdescriptor(static):
+            return self._instance_attribute(cls, name)
+        return self._class_attribute(static)
 
     def inherited(self, name: str, owner: type | None) -> Value:
         """Return what ``super().name`` is, written in the body of ``owner``."""
@@ -122,9 +151,11 @@ class Reader:
 
     def result(self, read: Callable[[FunctionType, Arguments], Frame], function: Any, arguments: Arguments) -> Value:
         """Return what calling (and awaiting) a function may give."""
+        if not isinstance(function, FunctionType):
+            return UNKNOWN
         try:
             return read(function, arguments).result
-        except (OSError, TypeError):  # no source, or no function of Python
+        except OSError:  # no source
             return UNKNOWN
 
 
@@ -134,13 +165,14 @@ class Frame:
     def __init__(self, reader: Reader, code: Code, arguments: Arguments) -> None:
         self.reader = reader
         self.code = code
+        self.nodes = tuple(walk(code.node))
         self._instance: str | None = None
         self._bindings: dict[str, list[Callable[[], Value]]] = {}
-        self._functions = {node.name: node for node in walk(code.node) if isinstance(node, Function)}
-        self._open: set[object] = set()
+        self._declared: dict[Function, Value] = {}
+        self._functions = {node.name: node for node in self.nodes if isinstance(node, Function)}
         if not isinstance(code.node, ast.Module):
             self._bind_parameters(code.node, arguments, has_self=code.has_self)
-        for node in walk(code.node):
+        for node in self.nodes:
             self._bind(node)
 
     # -- variables
@@ -242,16 +274,12 @@ class Frame:
         return NOTHING if isinstance(node, ast.Module) else self._returned(node)
 
     def _returned(self, function: Function) -> Value:
-        declared = value_of_hint(self.code.names.hint(function.returns))
-        if declared.settled or function in self._open:
-            return declared if declared.settled else NOTHING
-        self._open.add(function)
-        try:
-            inner = {node for one in walk(function) if isinstance(one, Function) for node in ast.walk(one)}
-            returns = [node for node in walk(function) if isinstance(node, ast.Return) and node not in inner]
-            found = join(self.value(node.value) for node in returns if node.value is not None)
-        finally:
-            self._open.discard(function)
+        declared = self._declared.get(function)
+        if declared is None:
+            declared = self._declared[function] = value_of_hint(self.code.names.hint(function.returns))
+        if declared.settled:
+            return declared
+        found = self.reader.once((self, function), lambda: join(map(self.value, _returns(function))))
         return found if found.settled or declared == UNKNOWN else declared
 
     def value(self, node: ast.expr) -> Value:
@@ -293,13 +321,7 @@ class Frame:
         if name not in self._bindings:
             thing = self.code.names.find(name)
             return UNKNOWN if thing is MISSING else value_of_object(thing)
-        if name in self._open:
-            return NOTHING
-        self._open.add(name)
-        try:
-            return join(binding() for binding in self._bindings[name])
-        finally:
-            self._open.discard(name)
+        return self.reader.once((self, name), lambda: join(binding() for binding in self._bindings[name]))
 
     def _attribute(self, node: ast.Attribute) -> Value:
         if isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name) and node.value.func.id == "super":
@@ -310,33 +332,38 @@ class Frame:
             found |= self.reader.attribute(node.attr, self.code.owner)
         found |= Value(senders=base.gateways & {SENDING.get(node.attr, "")})
         found |= join(_static_attribute(thing, node.attr) for thing in base.objects)
-        if found in {NOTHING, UNKNOWN}:
-            # A bundle, say: its type is not known, but these two names are.
-            named = node.attr in {"commands", "queries"} and not base.objects
-            return Value(gateways=frozenset({node.attr})) if named else UNKNOWN
-        return found
+        if found not in {NOTHING, UNKNOWN}:
+            return found
+        if node.attr in {"commands", "queries"} and not base.objects:
+            # Of a bundle, say: its type is not known, but these two names are.
+            return Value(gateways=frozenset({node.attr}))
+        return NOTHING if base == NOTHING else UNKNOWN
 
     def _call(self, node: ast.Call) -> Value:
         if isinstance(node.func, ast.Name) and node.func.id in self._functions:
             return self._returned(self._functions[node.func.id])
         function = self.value(node.func)
-        found = NOTHING
+        found = UNKNOWN if function.opaque else NOTHING
         for thing in function.objects:
-            if is_payload(thing):
-                found |= Value(payloads=frozenset({thing}))
-            elif isinstance(thing, Factory):
-                made = self.reader.result(self.reader.function, thing.function, {})
-                found |= made if made.settled else Value(payloads=frozenset({thing.payload}))
-            elif thing in _SAME or thing in _COLLECTING:
-                found |= self.value(node.args[0]) if node.args else NOTHING
-            elif isinstance(thing, FunctionType):
-                found |= self.reader.result(
-                    self.reader.function, thing, self.arguments(node.args, node.keywords, thing)
-                )
+            found |= self._made_by(thing, node)
         for method in function.methods:
             given = self.arguments(node.args, node.keywords, method, skip=1)
             found |= self.reader.result(self.reader.method, method, given)
-        return UNKNOWN if found == NOTHING else found
+        return found
+
+    def _made_by(self, thing: Any, node: ast.Call) -> Value:
+        """Return what calling a class or function gives."""
+        if is_payload(thing):
+            return Value(payloads=frozenset({thing}))
+        if isinstance(thing, Factory):
+            made = self.reader.result(self.reader.function, thing.function, {})
+            return made if made.settled else Value(payloads=frozenset({thing.payload}))
+        if node.args and (thing in _SAME or thing in _COLLECTING):
+            return self.value(node.args[0])
+        if isinstance(thing, FunctionType) and _is_followed(thing, self.code):
+            given = self.arguments(node.args, node.keywords, thing)
+            return self.reader.result(self.reader.function, thing, given)
+        return UNKNOWN
 
     def arguments(
         self, args: list[ast.expr], keywords: list[ast.keyword], function: FunctionType, *, skip: int = 0
@@ -348,6 +375,25 @@ class Frame:
         given = {name: self.value(one) for name, one in zip(names, positional, strict=False)}
         given.update({keyword.arg: self.value(keyword.value) for keyword in keywords if keyword.arg})
         return given
+
+
+def _returns(function: Function) -> Iterator[ast.expr]:
+    """Yield what a function returns, without the functions in it."""
+    pending: list[ast.AST] = [*function.body]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Return) and node.value is not None:
+            yield node.value
+        elif not isinstance(node, (ast.expr, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            pending.extend(ast.iter_child_nodes(node))
+
+
+def _is_followed(function: FunctionType, code: Code) -> bool:
+    """Whether a function is read as well: one of the same distribution, or at least of no library."""
+    package = str(function.__module__).partition(".")[0]
+    if package == str(code.names.module_names.get("__name__")).partition(".")[0]:
+        return True
+    return package not in sys.stdlib_module_names and "site-packages" not in function.__code__.co_filename
 
 
 def _static_attribute(thing: Any, name: str) -> Value:

@@ -11,6 +11,7 @@ from typing import Any
 
 from evento.components.definition import HandlerDefinition, HandlerKind
 from evento.components.tracing import TracingAgent
+from evento.errors import HandlerError
 from evento.gateway.handling import Handling, handling_now
 
 __all__ = ["HandlerCall", "HandlerRunner", "Interceptor"]
@@ -93,6 +94,12 @@ class HandlerRunner:
                 return await self._intercepted(payload, injection, handling)
             proceed = functools.partial(self._intercepted, payload, injection, handling)
             return await self._tracing.track(handling.message, self.handler, proceed)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody has cancelled this run: something that the handler awaited was.
+            raise HandlerError(f"{self.handler.id} was ended by the cancellation of something it awaited") from error
         finally:
             handling_now.reset(token)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -77,13 +78,18 @@ def code_of(function: FunctionType, owner: type | None = None) -> Code:
     return Code(node, function.__code__.co_filename, _names_of(function, owner), owner, owner is not None)
 
 
-def module_code(module: ModuleType) -> Code:
-    """Return the source of a module; raise :class:`OSError` without source."""
+def module_code(module: ModuleType, *, mentioning: re.Pattern[str]) -> Code | None:
+    """Return the source of a module, None when its text does not mention this (then it need not be parsed).
+
+    :raises OSError: the source cannot be had.
+    """
     try:
-        tree = ast.parse(inspect.getsource(module))
+        text = inspect.getsource(module)
+        if not mentioning.search(text):
+            return None
+        return Code(ast.parse(text), inspect.getsourcefile(module) or module.__name__, Names(vars(module), {}))
     except (SyntaxError, TypeError) as error:
         raise OSError(f"the source of {module.__name__} cannot be read: {error}") from error
-    return Code(tree, inspect.getsourcefile(module) or module.__name__, Names(vars(module), {}))
 
 
 def names_of_class(cls: type) -> Names:

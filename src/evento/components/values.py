@@ -54,6 +54,11 @@ class Value:
         return frozenset(cls for cls in self.payloads if cls.__evento__.abstract)  # type: ignore[attr-defined]
 
     @property
+    def opaque(self) -> bool:
+        """Whether it may be something of which calls and attributes are not known."""
+        return self.unknown or bool(self.payloads or self.elements or self.gateways or self.senders or self.instance)
+
+    @property
     def settled(self) -> bool:
         """Whether it is known, down to concrete payloads."""
         return self != NOTHING and not self.unknown and not self.abstract
@@ -61,7 +66,7 @@ class Value:
     @property
     def element(self) -> Value:
         """What the elements of this collection may be."""
-        return Value(payloads=self.elements, unknown=self.unknown or not self.elements)
+        return Value(payloads=self.elements, unknown=self.unknown or (not self.elements and self != NOTHING))
 
     @property
     def collected(self) -> Value:
@@ -83,7 +88,10 @@ def join(values: Iterable[Value]) -> Value:
     """Return what is one of several values."""
     result = NOTHING
     for value in values:
-        result |= value
+        if result is NOTHING:
+            result = value
+        elif value is not NOTHING and value is not result:
+            result |= value
     return result
 
 
@@ -117,5 +125,8 @@ def value_of_object(thing: Any) -> Value:
     if type(thing) in _GATEWAYS:
         return Value(gateways=frozenset({_GATEWAYS[type(thing)]}))
     if isinstance(thing, (type, ModuleType, FunctionType, BuiltinFunctionType)):
-        return Value(objects=frozenset({thing}))
+        try:
+            return Value(objects=frozenset({thing}))
+        except TypeError:  # a metaclass may take the hash from its classes
+            return UNKNOWN
     return UNKNOWN
