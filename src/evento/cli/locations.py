@@ -1,0 +1,83 @@
+"""Which System State Store a command reads: ``--store``, ``--server`` or ``$EVENTO_SERVER``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from evento.cli.arguments import text
+from evento.cli.errors import CommandFailed, WrongUse
+from evento.state_store import StateStore
+
+__all__ = ["add_store_options", "open_store"]
+
+_GIVE_ONE = "give --store sqlite:PATH or --server embedded:PATH, or set $EVENTO_SERVER"
+
+
+def add_store_options(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--store`` and ``--server``."""
+    options = parser.add_argument_group("which store").add_mutually_exclusive_group()
+    options.add_argument("--store", type=text, metavar="URL", help="sqlite:PATH (postgresql://... is not there yet)")
+    options.add_argument(
+        "--server",
+        type=text,
+        metavar="URL",
+        help="embedded:PATH (nats://... is not there yet); default: $EVENTO_SERVER",
+    )
+
+
+def open_store(arguments: argparse.Namespace, *, read_only: bool = True) -> StateStore:
+    """Return the store that the command line names; it is opened by ``async with``.
+
+    Reading works while a bundle has the file open, and never creates a file.
+
+    :raises WrongUse: none is named, or in a way that makes no sense.
+    :raises CommandFailed: the file does not exist, or this version cannot read such a store.
+    """
+    path = _path(arguments)
+    if not path.exists():
+        raise CommandFailed(f"there is no store at {path}")
+    if not path.is_file():
+        raise CommandFailed(f"{path} is not a store: it is not a file")
+    # Imported here: the other verbs, and --help, do not need a database.
+    from evento.state_store.sqlite import SqliteStateStore
+
+    return SqliteStateStore(str(path), read_only=read_only)
+
+
+def _path(arguments: argparse.Namespace) -> Path:
+    if arguments.store is not None:
+        return _of_store(arguments.store)
+    if arguments.server is not None:
+        return _of_server(arguments.server, "--server")
+    if server := os.environ.get("EVENTO_SERVER"):
+        return _of_server(server, "$EVENTO_SERVER")
+    raise WrongUse(f"which store? {_GIVE_ONE}")
+
+
+def _of_store(url: str) -> Path:
+    scheme, colon, path = url.partition(":")
+    if colon and scheme in ("postgresql", "postgres"):
+        raise CommandFailed("--store postgresql://... is not there yet: this version reads sqlite:PATH")
+    if not colon or scheme != "sqlite":
+        raise WrongUse(f"--store takes sqlite:PATH, such as sqlite:shop.db, not {_without_secrets(url)!r}")
+    if not path or path.startswith("//"):
+        raise WrongUse("--store sqlite: takes a plain path after the colon, such as sqlite:shop.db")
+    return Path(path)
+
+
+def _of_server(url: str, option: str) -> Path:
+    scheme, colon, path = url.partition(":")
+    if colon and scheme in ("nats", "tls"):
+        raise CommandFailed(f"{option} {scheme}://... is not there yet: this version reads embedded:PATH")
+    if not colon or scheme != "embedded":
+        raise WrongUse(f"{option} takes embedded:PATH, such as embedded:shop.db, not {_without_secrets(url)!r}")
+    if not path:
+        raise WrongUse(f"{option} embedded: without a path is in memory, inside the bundle's process; {_GIVE_ONE}")
+    return Path(path)
+
+
+def _without_secrets(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}://...{rest.rpartition('@')[2]}" if separator and "@" in rest else url
