@@ -62,7 +62,7 @@ _NAMES = {
 
 def mark_of(value: object) -> HandlerMark | None:
     """Return the mark of a class attribute; None when it is no handler."""
-    mark = getattr(value, _MARK, None)
+    mark = inspect.getattr_static(value, _MARK, None)  # class attributes may be anything, also proxies
     return mark if isinstance(mark, HandlerMark) else None
 
 

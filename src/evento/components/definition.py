@@ -34,6 +34,11 @@ class Role(enum.Enum):
     INVOKER = "Invoker"
 
     @property
+    def with_article(self) -> str:
+        """The role in a sentence: "an Aggregate"."""
+        return f"{'an' if self.value[0] in 'AIO' else 'a'} {self.value}"
+
+    @property
     def may_send_commands(self) -> bool:
         """Whether components of this role may use a CommandGateway."""
         return self not in {Role.PROJECTOR, Role.PROJECTION}

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import FrameType, FunctionType, UnionType
+from types import FrameType, FunctionType, ModuleType, UnionType
 from typing import Annotated, Any, ForwardRef, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from evento.errors import DefinitionError
-from evento.messages import Source
+from evento.messages import PayloadDefinition, Source
 from evento.messages.definition import names_around
 
 __all__ = [
     "ARGUMENTS",
     "NONE",
+    "SITE",
     "Site",
     "fits",
     "members",
+    "payload_definition",
     "payloads_in",
     "plain",
     "show",
+    "site_kept_by",
     "site_of",
     "substituted",
     "type_arguments",
@@ -39,9 +43,9 @@ class Site:
     module_names: Mapping[str, Any]
     local_names: Mapping[str, Any]
 
-    def error(self, cls: type, problem: str) -> DefinitionError:
+    def error(self, cls: type, problem: str, kind: type[DefinitionError] = DefinitionError) -> DefinitionError:
         """Return an error that names the class and its place."""
-        return DefinitionError(
+        return kind(
             f"{cls.__qualname__} ({self.source}): {problem}",
             cls=cls.__qualname__,
             file=self.source.file,
@@ -50,7 +54,8 @@ class Site:
 
     def hints_of(self, function: FunctionType, cls: type) -> dict[str, Any]:
         """Resolve the hints of a method; they may name local classes, nested classes and the class being made."""
-        return get_type_hints(function, localns=self._names(_unwrapped(function).__globals__, cls), include_extras=True)
+        names = self._names(inspect.unwrap(function).__globals__, cls)
+        return get_type_hints(function, localns=names, include_extras=True)
 
     def resolve(self, hint: Any, cls: type) -> Any:
         """Resolve a hint that may be a string."""
@@ -61,6 +66,11 @@ class Site:
         holder = type("_Holder", (), {"__annotations__": {"value": text}})
         return get_type_hints(holder, globalns=module_names, localns=self._names(self.module_names, cls))["value"]
 
+    def without_values(self) -> Site:
+        """Return a site to keep: local names that are no types, modules or functions would keep their values alive."""
+        kept = {name: value for name, value in self.local_names.items() if _is_static(value)}
+        return Site(self.source, self.module_names, kept)
+
     def _names(self, module_names: Mapping[str, Any], cls: type) -> dict[str, Any]:
         names: dict[str, Any] = {}
         # Local names are those of this module: a mixin from elsewhere must not see them.
@@ -70,6 +80,10 @@ class Site:
             names.update({name: value for name, value in vars(base).items() if isinstance(value, type)})
         names[cls.__name__] = cls
         return names
+
+
+def _is_static(value: object) -> bool:
+    return isinstance(value, (type, ModuleType, FunctionType, TypeVar)) or get_origin(value) is not None
 
 
 def site_of(cls: type) -> Site:
@@ -144,10 +158,16 @@ def members(hint: Any) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(member for argument in get_args(hint) for member in members(argument)))
 
 
+def payload_definition(hint: Any) -> PayloadDefinition | None:
+    """Return the definition of a payload class; None for any other hint."""
+    definition = hint.__dict__.get("__evento__") if isinstance(hint, type) else None
+    return definition if isinstance(definition, PayloadDefinition) else None
+
+
 def payloads_in(hint: Any) -> Iterator[type]:
     """Yield the payload classes that a hint mentions: ``list[OrderView] | None`` gives ``OrderView``."""
     hint = plain(hint)
-    if isinstance(hint, type) and "__evento__" in hint.__dict__:
+    if payload_definition(hint) is not None:
         yield hint
     for argument in get_args(hint):
         yield from payloads_in(argument)
@@ -185,9 +205,3 @@ def show(hint: Any) -> str:
     if isinstance(hint, type) and not get_args(hint):
         return hint.__qualname__.rpartition("<locals>.")[2]
     return str(hint).replace("typing.", "")
-
-
-def _unwrapped(function: FunctionType) -> FunctionType:
-    while hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
-    return function

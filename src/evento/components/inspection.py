@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from datetime import timedelta
+from functools import cached_property
 from types import FunctionType
 from typing import Any, TypeVar, get_type_hints
 
 from evento.components.decorators import HandlerMark, mark_of
 from evento.components.definition import ComponentDefinition, HandlerDefinition, HandlerKind, Injectable, Role
-from evento.components.hints import ARGUMENTS, SITE, Site, fits, plain, show, site_of, substituted, type_arguments
+from evento.components.hints import (
+    ARGUMENTS,
+    SITE,
+    Site,
+    fits,
+    members,
+    plain,
+    show,
+    site_of,
+    substituted,
+    type_arguments,
+)
 from evento.components.invocation import invoked_function, invoking
 from evento.components.options import check_option
-from evento.components.signatures import Method, read_signature
+from evento.components.signatures import GATEWAYS, Method, missing_capability, read_signature
 from evento.components.states import AggregateState, SagaState
-from evento.errors import DefinitionError
+from evento.errors import CapabilityError, DefinitionError
 from evento.messages.decodable import decoder_for
 
 __all__ = ["component_definition", "define_component"]
@@ -60,7 +73,7 @@ def define_component(cls: type, *, abstract: bool, options: Mapping[str, Any], u
     role = _role_of(cls, site)
     if unknown:
         allowed = ", ".join([*options, "abstract"])
-        raise site.error(cls, f"unknown class keyword {next(iter(unknown))!r}: {_a(role)} takes {allowed}")
+        raise site.error(cls, f"unknown class keyword {next(iter(unknown))!r}: {role.with_article} takes {allowed}")
     given = {**getattr(cls, _OPTIONS, {}), **{name: value for name, value in options.items() if value is not None}}
     for name, value in given.items():
         problem = check_option(name, value)
@@ -69,7 +82,7 @@ def define_component(cls: type, *, abstract: bool, options: Mapping[str, Any], u
     setattr(cls, _OPTIONS, given)
     arguments = type_arguments(cls, site)
     setattr(cls, ARGUMENTS, arguments)
-    setattr(cls, SITE, site)
+    setattr(cls, SITE, site.without_values())
     methods = _methods(cls, role, site, arguments)
     if abstract:
         return
@@ -77,6 +90,7 @@ def define_component(cls: type, *, abstract: bool, options: Mapping[str, Any], u
         raise site.error(cls, "version= is missing: it is part of where the consumer stands, so begin with version=1")
     if not methods:
         raise site.error(cls, f"no handlers: mark a method with {_decorators(role)}, or say abstract=True")
+    _check_constructor(cls, role, site)
     state = _state_of(cls, role, site, arguments) if role in _STATES else None
     handlers = tuple(
         _handler(Method(cls.__qualname__, name, role, site, state, mark, function, hints))
@@ -103,7 +117,10 @@ def _role_of(cls: type, site: Site) -> Role:
     if not roles:
         raise site.error(cls, "derive it from Aggregate, Service, Projector, Projection, Saga, Observer or Invoker")
     if len(roles) > 1:
-        raise site.error(cls, f"is {_a(roles[0])} and {_a(roles[1])}: a component has one role, so make two classes")
+        raise site.error(
+            cls,
+            f"is {roles[0].with_article} and {roles[1].with_article}: a component has one role, so make two classes",
+        )
     role: Role = roles[0]
     return role
 
@@ -133,7 +150,9 @@ def _methods(cls: type, role: Role, site: Site, arguments: Mapping[Any, Any]) ->
         if not isinstance(function, FunctionType):
             raise site.error(cls, f"{name} overrides a handler, but is no method: use a method, or None to remove it")
         if mark.kind not in _KINDS[role]:
-            raise site.error(cls, f"{name} has {mark.decorator}, which is not for {_a(role)}: use {_decorators(role)}")
+            raise site.error(
+                cls, f"{name} has {mark.decorator}, which is not for {role.with_article}: use {_decorators(role)}"
+            )
         if mark.kind is HandlerKind.INVOCATION and invoked_function(function) is None:
             function = invoking(function)
             setattr(cls, name, function)
@@ -144,7 +163,15 @@ def _methods(cls: type, role: Role, site: Site, arguments: Mapping[Any, Any]) ->
 
 
 def _inside(value: object) -> object:
-    return getattr(value, "__func__", None) or getattr(value, "fget", None)
+    """Return the function in a descriptor."""
+    match value:
+        case staticmethod() | classmethod():
+            return value.__func__
+        case property():
+            return value.fget
+        case cached_property():
+            return value.func
+    return None
 
 
 def _hints(cls: type, name: str, function: FunctionType, site: Site) -> dict[str, Any]:
@@ -196,6 +223,20 @@ def _resolve_fields(state: type, site: Site, cls: type) -> None:
             local_names = {**site.local_names, base.__name__: base}
             hints = get_type_hints(base, localns=local_names, include_extras=True)
             base.__annotations__.update({name: hints[name] for name in own})
+
+
+def _check_constructor(cls: type, role: Role, site: Site) -> None:
+    """Refuse gateways that the role may not use; what cannot be resolved here is the concern of the injector."""
+    hints = dict(getattr(inspect.getattr_static(cls, "__init__"), "__annotations__", {}))
+    for base in cls.__mro__:  # dataclasses get their __init__ later
+        hints.update(inspect.get_annotations(base))
+    for hint in hints.values():
+        with suppress(Exception):
+            hint = site.resolve(hint, cls)
+        for gateway in [one for one in members(hint) if isinstance(one, type) and one in GATEWAYS]:
+            problem = missing_capability(role, GATEWAYS[gateway])
+            if problem is not None:
+                raise site.error(cls, f"its constructor takes a {show(gateway)}, but {problem}", CapabilityError)
 
 
 def _handler(method: Method) -> HandlerDefinition:
@@ -284,7 +325,3 @@ def _check_unique(cls: type, site: Site, handlers: tuple[HandlerDefinition, ...]
 
 def _decorators(role: Role) -> str:
     return " or ".join(sorted(HandlerMark(kind).decorator for kind in _KINDS[role]))
-
-
-def _a(role: Role) -> str:
-    return f"{'an' if role.value[0] in 'AIO' else 'a'} {role.value}"

@@ -99,7 +99,9 @@ class HandlerRunner:
             if task is None or task.cancelling():
                 raise
             # Nobody has cancelled this run: something that the handler awaited was.
-            raise HandlerError(f"{self.handler.id} was ended by the cancellation of something it awaited") from error
+            failure = HandlerError(f"{self.handler.id} was ended by the cancellation of something it awaited")
+            failure.type = type(error).__name__
+            raise failure from error
         finally:
             handling_now.reset(token)
 

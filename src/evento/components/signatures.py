@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from evento.components.decorators import HandlerMark
 from evento.components.definition import HandlerKind, Injectable, Parameter, Role
-from evento.components.hints import NONE, Site, fits, members, payloads_in, plain, show
+from evento.components.hints import NONE, Site, fits, members, payload_definition, payloads_in, plain, show
 from evento.components.injectables import FencingToken, ProjectorStatus
 from evento.components.states import AggregateState, SagaState
 from evento.errors import CapabilityError, DefinitionError
@@ -25,14 +25,13 @@ from evento.messages import (
     Message,
     Metadata,
     Payload,
-    PayloadDefinition,
     PayloadKind,
     QueryMessage,
     Source,
     result_type_of,
 )
 
-__all__ = ["Method", "Signature", "read_signature"]
+__all__ = ["GATEWAYS", "Method", "Signature", "missing_capability", "read_signature"]
 
 _EVENTS = frozenset({PayloadKind.DOMAIN_EVENT, PayloadKind.SERVICE_EVENT})
 _PAYLOADS = {
@@ -59,9 +58,9 @@ _ENVELOPES = {
     HandlerKind.EVENT: EventMessage,
     HandlerKind.SAGA_EVENT: EventMessage,
 }
+GATEWAYS: Mapping[type, Injectable] = {CommandGateway: Injectable.COMMANDS, QueryGateway: Injectable.QUERIES}
 _INJECTABLES: Mapping[type, Injectable] = {
-    CommandGateway: Injectable.COMMANDS,
-    QueryGateway: Injectable.QUERIES,
+    **GATEWAYS,
     Metadata: Injectable.METADATA,
     datetime: Injectable.TIMESTAMP,
     ProjectorStatus: Injectable.STATUS,
@@ -144,8 +143,8 @@ def _payload_of(method: Method, parameter: inspect.Parameter) -> type[Payload]:
     names = " or ".join(sorted(kind.value for kind in wanted))
     if len(members(hint)) > 1:
         raise method.error(f"{parameter.name}: {show(hint)} is a union: write one handler for each class")
-    definition = hint.__dict__.get("__evento__") if isinstance(hint, type) else None
-    if not isinstance(definition, PayloadDefinition):
+    definition = payload_definition(hint)
+    if definition is None:
         raise method.error(f"{parameter.name}: {show(hint)} is no payload: {method.mark.decorator} handles a {names}")
     if definition.kind not in wanted:
         hint_of_mend = f" (it is for {_HANDLED_BY[definition.kind]})" if definition.kind else ""
@@ -203,7 +202,7 @@ def _envelope(method: Method, hint: Any, origin: type, payload: type) -> Injecta
 
 def _state(method: Method, hint: type) -> Injectable:
     if method.state is None:
-        raise method.error(f"a {method.role.value} has no state: remove the parameter of type {show(hint)}")
+        raise method.error(f"{method.role.with_article} has no state: remove the parameter of type {show(hint)}")
     if not issubclass(method.state, hint):
         raise method.error(f"{show(hint)} is not the state of this {method.role.value}: use {show(method.state)}")
     return Injectable.STATE
@@ -224,22 +223,30 @@ def _check_use(method: Method, injectable: Injectable) -> None:
     raise method.error(problem, CapabilityError if capability else DefinitionError)
 
 
-def _refusal(method: Method, injectable: Injectable) -> str | None:
-    """Say why a handler may not ask for this; None when it may."""
-    role, kind = method.role, method.mark.kind
-    folding = kind is HandlerKind.EVENT_SOURCING
+def missing_capability(role: Role, injectable: Injectable) -> str | None:
+    """Say why a role may not have this gateway; None when it may, and for everything else."""
     match injectable:
         case Injectable.COMMANDS if not role.may_send_commands:
             return (
-                f"a {role.value} may not send commands: it only reads; remove the CommandGateway and let a saga or "
-                "an observer send the command"
+                f"{role.with_article} may not send commands: it only reads; remove the CommandGateway and let a saga "
+                "or an observer send the command"
             )
         case Injectable.QUERIES if not role.may_query:
             return (
-                f"{_a(role)} may not send queries, for it decides on what it knows: remove the QueryGateway and put "
-                "what the query would tell into the command"
+                f"{role.with_article} may not send queries, for it decides on what it knows: remove the QueryGateway "
+                "and put what the query would tell into the command"
             )
-        case Injectable.COMMANDS if folding:
+    return None
+
+
+def _refusal(method: Method, injectable: Injectable) -> str | None:
+    """Say why a handler may not ask for this; None when it may."""
+    role, kind = method.role, method.mark.kind
+    incapable = missing_capability(role, injectable)
+    if incapable is not None:
+        return incapable
+    match injectable:
+        case Injectable.COMMANDS if kind is HandlerKind.EVENT_SOURCING:
             return "folding runs again on every replay and so sends nothing: send the command elsewhere"
         case Injectable.STATE if kind is HandlerKind.AGGREGATE_COMMAND and method.mark.init:
             return "there is no state before the init command: remove the state parameter, or init=True"
@@ -255,10 +262,6 @@ def _refusal(method: Method, injectable: Injectable) -> str | None:
         case Injectable.CONNECTION | Injectable.SESSION if method.mark.executor is not None:
             return "handlers of an executor run side by side and share no transaction: remove executor="
     return None
-
-
-def _a(role: Role) -> str:
-    return f"{'an' if role.value[0] in 'AIO' else 'a'} {role.value}"
 
 
 def _returned(method: Method, payload: type) -> tuple[tuple[type, ...], bool]:
@@ -306,8 +309,8 @@ def _unhinted(method: Method) -> tuple[type, ...]:
 
 def _events(method: Method, parts: list[Any], kind: PayloadKind, payload: type, hint: Any) -> tuple[type, ...]:
     for part in parts:
-        definition = part.__dict__.get("__evento__") if isinstance(part, type) else None
-        if not isinstance(definition, PayloadDefinition) or definition.kind is not kind:
+        definition = payload_definition(part)
+        if definition is None or definition.kind is not kind:
             raise method.error(f"returns {show(part)}, but must return a {kind.value}: use a subclass of it")
         if definition.abstract:
             raise method.error(f"returns {show(part)}, which is abstract: name the events themselves, joined by |")
