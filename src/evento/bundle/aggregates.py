@@ -157,11 +157,15 @@ class AggregateRuntime:
     ) -> Reply:
         conflicts = 0
         while True:
+            entry = None
             try:
                 entry = await self._states.load(command, aggregate_id, hold)
                 append, state = await self._decide(runner, request, command, aggregate_id, hold, entry)
             except Exception as error:
-                return await self._rejected(request, aggregate_id, error)
+                if entry is None or await self._states.is_current(aggregate_id, entry):
+                    return await self._rejected(request, aggregate_id, error)
+                command = decode(type(command), request.payload)
+                continue
             outcome = await self._append(append, hold)
             match outcome:
                 case Appended(record, boundary_version):

@@ -14,24 +14,26 @@ class CachedState:
     """A folded state.
 
     ``version`` and ``boundary_version`` (None: not known) are those of its stream row; ``since_snapshot`` counts the
-    events folded after the newest snapshot.
+    events folded after the newest snapshot. ``confirmed`` says that the store was asked for it, and not the cache.
     """
 
-    __slots__ = ("boundary_version", "expires", "since_snapshot", "state", "version")
+    __slots__ = ("boundary_version", "confirmed", "expires", "since_snapshot", "state", "version")
 
     def __init__(self, state: Any, *, version: int, boundary_version: int | None, since_snapshot: int) -> None:
         self.state = state
         self.version = version
         self.boundary_version = boundary_version
         self.since_snapshot = since_snapshot
+        self.confirmed = True
         self.expires = 0.0
 
 
 class StateCache:
     """A bounded LRU of states with expiry.
 
-    An entry is taken out while a command uses it and put back only after a confirmed append: a state that may differ
-    from the store is never found here. ``size`` 0 turns the cache off.
+    An entry is taken out while a command uses it and put back only after a confirmed append: a state that never was is
+    never found here. One that is not the newest any more may be, as others store events too: the store's versions
+    refuse what was decided on it. ``size`` 0 turns the cache off.
     """
 
     def __init__(self, *, size: int, expiry: float, clock: Callable[[], float] = monotonic) -> None:
@@ -49,6 +51,7 @@ class StateCache:
 
     def put(self, aggregate_id: str, entry: CachedState) -> None:
         """Put a state into the cache; the least recently used one gives way."""
+        entry.confirmed = False
         entry.expires = self._clock() + self._expiry
         self._entries[aggregate_id] = entry
         self._entries.move_to_end(aggregate_id)

@@ -60,6 +60,16 @@ class AggregateStates:
             entry.boundary_version = None
         return entry
 
+    async def is_current(self, aggregate_id: str, entry: CachedState) -> bool:
+        """Whether no event has been stored behind the back of a state; asked before a command is rejected on it.
+
+        An append would notice. Behind the cache's back come commands without a lock, and those of other processes.
+        """
+        if entry.confirmed:
+            return True
+        story = await self._store.story(aggregate_id, after_version=entry.version)
+        return story.version == entry.version
+
     async def keep(
         self, aggregate_id: str, entry: CachedState, state: Any, record: EventRecord, *, boundary_version: int | None
     ) -> None:
