@@ -43,6 +43,8 @@ class Admission:
         except asyncio.CancelledError:
             if not place.cancelled():
                 self.leave()  # the place was given just before the cancellation: give it on
+            elif place in self._waiting:
+                self._waiting.remove(place)
             raise
 
     def leave(self) -> None:
@@ -64,5 +66,5 @@ class Admission:
                 async with asyncio.timeout(timeout):
                     await self._idle.wait()
             except TimeoutError:
-                return False
+                return self.running == 0
         return True

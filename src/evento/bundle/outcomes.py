@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-from evento.errors import (
-    ConcurrencyConflict,
-    EventoError,
-    HandlerNotFound,
-    Overloaded,
-    ReadModelBehind,
-    RequestTimeout,
-    Stopped,
-    StoreUnavailable,
-    TooManyPendingRequests,
-    TransientError,
-    error_to_data,
-)
+from evento.errors import EventoError, error_to_data
+from evento.gateway.requests import NOT_NOW
 from evento.messages import Request
 from evento.state_store import LookupResult, StateStore
 
 __all__ = ["known_outcome"]
-
-_NOT_NOW = (
-    ConcurrencyConflict,
-    HandlerNotFound,
-    Overloaded,
-    ReadModelBehind,
-    RequestTimeout,
-    Stopped,
-    StoreUnavailable,
-    TooManyPendingRequests,
-    TransientError,
-    ConnectionError,
-)
 
 
 async def known_outcome(store: StateStore, request: Request, error: Exception) -> LookupResult:
@@ -45,7 +21,7 @@ async def known_outcome(store: StateStore, request: Request, error: Exception) -
         return None
     if request.attempt == 1:
         return await store.lookup(request.message_id)
-    if not isinstance(error, _NOT_NOW):
+    if not isinstance(error, (*NOT_NOW, ConnectionError)):
         return await store.reject(request.message_id, error_to_data(error))
     known = await store.lookup(request.message_id)
     if known is None and isinstance(error, EventoError):

@@ -30,6 +30,7 @@ from evento.errors import (
     ConcurrencyConflict,
     HandlerError,
     LeaseLost,
+    Overloaded,
     PayloadError,
     StoreUnavailable,
     WouldDeadlock,
@@ -269,7 +270,7 @@ class ServiceRuntime:
         loop = asyncio.get_running_loop()
         pause = 0.005
         while True:
-            lease = await self._store.lock(lock_id, owner=self._owner, ttl=LEASE_SECONDS)
+            lease = await self._ask(lock_id)
             if lease is not None:
                 return lease
             if loop.time() + pause >= answer_by(deadline):
@@ -281,11 +282,27 @@ class ServiceRuntime:
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
             pause = min(pause * 2, 0.25)
 
+    async def _ask(self, lock_id: str) -> Lease | None:
+        """Ask the store for a lock; one that is granted to a caller who was cancelled meanwhile is given back."""
+        asking = self._tasks.start(
+            self._store.lock(lock_id, owner=self._owner, ttl=LEASE_SECONDS), name=f"grant of the lock {lock_id!r}"
+        )
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            self._tasks.start(self._give_back(asking), name=f"release of {lock_id!r}")
+            raise
+
+    async def _give_back(self, asking: asyncio.Task[Lease | None]) -> None:
+        await asyncio.wait([asking])
+        if not asking.cancelled() and asking.exception() is None and (lease := asking.result()) is not None:
+            await self._store.unlock(lease)
+
     async def _renew(self, lease: Lease) -> None:
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
             # A lost lease needs no action here: the store refuses the append, whoever holds the lock now.
-            with contextlib.suppress(StoreUnavailable):
+            with contextlib.suppress(StoreUnavailable, Overloaded):
                 if not await self._store.renew(lease, ttl=LEASE_SECONDS):
                     return
 

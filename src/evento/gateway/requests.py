@@ -9,15 +9,40 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from evento.errors import EventoError, RequestTimeout, Stopped, TooManyPendingRequests, error_from_data
+from evento.errors import (
+    ConcurrencyConflict,
+    EventoError,
+    HandlerNotFound,
+    Overloaded,
+    ReadModelBehind,
+    RequestTimeout,
+    Stopped,
+    StoreUnavailable,
+    TooManyPendingRequests,
+    TransientError,
+    error_from_data,
+)
 from evento.gateway.bus import MessageBus
 from evento.gateway.handling import Handling
 from evento.messages import EMPTY_METADATA, Message, Metadata, Reply, Request
 
-__all__ = ["MAX_TIMEOUT", "Correlate", "RequestSender"]
+__all__ = ["MAX_TIMEOUT", "NOT_NOW", "Correlate", "RequestSender"]
 
 MAX_TIMEOUT = 300.0
 """The longest deadline of a request, in seconds."""
+
+NOT_NOW = (
+    ConcurrencyConflict,
+    HandlerNotFound,
+    Overloaded,
+    ReadModelBehind,
+    RequestTimeout,
+    Stopped,
+    StoreUnavailable,
+    TooManyPendingRequests,
+    TransientError,
+)
+"""Errors that say nothing about the command itself, and so nothing about a former attempt with the same id."""
 
 Correlate: TypeAlias = Callable[[Metadata, Message | None], Metadata]
 
@@ -55,16 +80,10 @@ class RequestSender:
         """Send a request and return its reply; raise its error, or :class:`RequestTimeout` at the deadline."""
         if not 0 < timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout must be more than 0 and at most {MAX_TIMEOUT:g} seconds, not {timeout!r}")
-        if self._closed:
-            raise Stopped(
-                f"{request.name} was not sent: the bundle is not running; start it, or send before stopping it"
-            )
-        if self.in_flight >= self._max_in_flight:
-            raise TooManyPendingRequests(
-                f"{request.name} was not sent: {self.in_flight} requests of this bundle wait for an answer; send fewer "
-                "at a time, or raise max_in_flight_requests",
-                limit=self._max_in_flight,
-            )
+        if self._closed or self.in_flight >= self._max_in_flight:
+            refusal = self._refusal(request)
+            refusal.definite = request.message_id not in self._open
+            raise refusal
         self.in_flight += 1
         try:
             if request.keyed:
@@ -72,6 +91,17 @@ class RequestSender:
             return await self._exchange(request, timeout)
         finally:
             self.in_flight -= 1
+
+    def _refusal(self, request: Request) -> EventoError:
+        if self._closed:
+            return Stopped(
+                f"{request.name} was not sent: the bundle is not running; start it, or send before stopping it"
+            )
+        return TooManyPendingRequests(
+            f"{request.name} was not sent: {self.in_flight} requests of this bundle wait for an answer; send fewer at "
+            "a time, or raise max_in_flight_requests",
+            limit=self._max_in_flight,
+        )
 
     async def _keyed(self, request: Request, timeout: float) -> Reply:
         """Send a request whose id may have been sent before; remember the id until an answer is definite."""
@@ -83,6 +113,8 @@ class RequestSender:
             definite = True
             return reply
         except EventoError as error:
+            if attempt > 1 and isinstance(error, NOT_NOW):
+                error.definite = False  # a former attempt may have taken effect
             definite = error.definite
             raise
         finally:
@@ -132,6 +164,9 @@ class OpenIds:
         if len(self._attempts) > self._limit:
             self._attempts.popitem(last=False)
         return attempt
+
+    def __contains__(self, message_id: str) -> bool:
+        return message_id in self._attempts
 
     def end(self, message_id: str) -> None:
         """Note a definite answer."""
