@@ -1,6 +1,7 @@
 """The demonstration behind ``evento demo``: the application with generated traffic, or one scripted run."""
 
 import asyncio
+import shlex
 import signal
 import socket
 import time
@@ -39,7 +40,7 @@ Data: {data}   ({events:,} events so far)
   check      curl -X PUT {url}/todo-list/TDLS_.../todo/TODO_... -H 'Authorization: bob'
   remove     curl -X DELETE {url}/todo-list/TDLS_.../todo/TODO_... -H 'Authorization: bob'
   delete     curl -X DELETE {url}/todo-list/TDLS_... -H 'Authorization: ann'
-  events     evento events tail --store sqlite:{store}
+  events     evento events tail --store {store}
 
 Traffic flows: a few commands a second, some of which break a rule on purpose. Ctrl-C stops it.
 """  # noqa: E501
@@ -79,8 +80,9 @@ async def serve(data: Path, port: int) -> None:
             app = create_web()
             app.state.todo_lists = todo_lists
             url = f"http://{HOST}:{listener.getsockname()[1]}"
-            store = data / EVENT_STORE
-            _say(_WELCOME.format(url=url, data=data, store=store, events=await _head(store)))
+            events = await _head(data / EVENT_STORE)
+            store = shlex.quote(f"sqlite:{data / EVENT_STORE}")
+            _say(_WELCOME.format(url=url, data=data, store=store, events=events))
             await _serve_until(stop, app, listener, url, todo_lists)
     _say("Stopped; all is on disk.")
 
