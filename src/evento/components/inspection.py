@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Mapping
-from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
 from types import FunctionType
@@ -17,7 +16,6 @@ from evento.components.hints import (
     SITE,
     Site,
     fits,
-    members,
     plain,
     show,
     site_of,
@@ -26,9 +24,9 @@ from evento.components.hints import (
 )
 from evento.components.invocation import invoked_function, invoking
 from evento.components.options import check_option
-from evento.components.signatures import GATEWAYS, Method, missing_capability, read_signature
+from evento.components.signatures import Method, read_signature
 from evento.components.states import AggregateState, SagaState
-from evento.errors import CapabilityError, DefinitionError
+from evento.errors import DefinitionError
 from evento.messages.decodable import decoder_for
 
 __all__ = ["component_definition", "define_component"]
@@ -90,7 +88,6 @@ def define_component(cls: type, *, abstract: bool, options: Mapping[str, Any], u
         raise site.error(cls, "version= is missing: it is part of where the consumer stands, so begin with version=1")
     if not methods:
         raise site.error(cls, f"no handlers: mark a method with {_decorators(role)}, or say abstract=True")
-    _check_constructor(cls, role, site)
     state = _state_of(cls, role, site, arguments) if role in _STATES else None
     handlers = tuple(
         _handler(Method(cls.__qualname__, name, role, site, state, mark, function, hints))
@@ -223,20 +220,6 @@ def _resolve_fields(state: type, site: Site, cls: type) -> None:
             local_names = {**site.local_names, base.__name__: base}
             hints = get_type_hints(base, localns=local_names, include_extras=True)
             base.__annotations__.update({name: hints[name] for name in own})
-
-
-def _check_constructor(cls: type, role: Role, site: Site) -> None:
-    """Refuse gateways that the role may not use; what cannot be resolved here is the concern of the injector."""
-    hints = dict(getattr(inspect.getattr_static(cls, "__init__"), "__annotations__", {}))
-    for base in cls.__mro__:  # dataclasses get their __init__ later
-        hints.update(inspect.get_annotations(base))
-    for hint in hints.values():
-        with suppress(Exception):
-            hint = site.resolve(hint, cls)
-        for gateway in [one for one in members(hint) if isinstance(one, type) and one in GATEWAYS]:
-            problem = missing_capability(role, GATEWAYS[gateway])
-            if problem is not None:
-                raise site.error(cls, f"its constructor takes a {show(gateway)}, but {problem}", CapabilityError)
 
 
 def _handler(method: Method) -> HandlerDefinition:

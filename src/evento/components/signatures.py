@@ -31,7 +31,7 @@ from evento.messages import (
     result_type_of,
 )
 
-__all__ = ["GATEWAYS", "Method", "Signature", "missing_capability", "read_signature"]
+__all__ = ["Method", "Signature", "read_signature"]
 
 _EVENTS = frozenset({PayloadKind.DOMAIN_EVENT, PayloadKind.SERVICE_EVENT})
 _PAYLOADS = {
@@ -58,9 +58,9 @@ _ENVELOPES = {
     HandlerKind.EVENT: EventMessage,
     HandlerKind.SAGA_EVENT: EventMessage,
 }
-GATEWAYS: Mapping[type, Injectable] = {CommandGateway: Injectable.COMMANDS, QueryGateway: Injectable.QUERIES}
 _INJECTABLES: Mapping[type, Injectable] = {
-    **GATEWAYS,
+    CommandGateway: Injectable.COMMANDS,
+    QueryGateway: Injectable.QUERIES,
     Metadata: Injectable.METADATA,
     datetime: Injectable.TIMESTAMP,
     ProjectorStatus: Injectable.STATUS,
@@ -223,7 +223,7 @@ def _check_use(method: Method, injectable: Injectable) -> None:
     raise method.error(problem, CapabilityError if capability else DefinitionError)
 
 
-def missing_capability(role: Role, injectable: Injectable) -> str | None:
+def _missing_capability(role: Role, injectable: Injectable) -> str | None:
     """Say why a role may not have this gateway; None when it may, and for everything else."""
     match injectable:
         case Injectable.COMMANDS if not role.may_send_commands:
@@ -242,7 +242,7 @@ def missing_capability(role: Role, injectable: Injectable) -> str | None:
 def _refusal(method: Method, injectable: Injectable) -> str | None:
     """Say why a handler may not ask for this; None when it may."""
     role, kind = method.role, method.mark.kind
-    incapable = missing_capability(role, injectable)
+    incapable = _missing_capability(role, injectable)
     if incapable is not None:
         return incapable
     match injectable:
