@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
@@ -456,6 +459,59 @@ def test_hints_may_name_nested_classes_and_the_class_itself() -> None:
             pass
 
     assert [handler.payload for handler in component_definition(Nested).handlers] == [Nested.Inner, Nested.Other]
+
+
+def test_a_component_may_be_a_dataclass() -> None:
+    @dataclass(slots=True)
+    class Kept(Observer, version=7):
+        commands: CommandGateway
+
+        @event_handler
+        async def on_opened(self, event: OpenedEvent) -> None: ...
+
+    definition = component_definition(Kept)
+    assert (definition.cls, definition.version) == (Kept, 7)
+
+
+def test_other_class_attributes_are_left_alone() -> None:
+    class Proxy:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError("not now")
+
+    class Holding(Observer, version=1):
+        proxy = Proxy()
+        constant = 5
+
+        @event_handler
+        async def on_opened(self, event: OpenedEvent) -> None: ...
+
+        @property
+        def name(self) -> str:
+            return ""
+
+        @classmethod
+        def make(cls) -> None: ...
+
+    assert list(handlers(Holding)) == ["on_opened"]
+
+
+def test_a_class_does_not_keep_the_values_around_it_alive() -> None:
+    class Resource:
+        pass
+
+    def make() -> tuple[type, weakref.ref[Resource]]:
+        resource = Resource()
+
+        class Local(Observer, version=1):
+            @event_handler
+            async def on_opened(self, event: OpenedEvent) -> None: ...
+
+        return Local, weakref.ref(resource)
+
+    cls, resource = make()
+    gc.collect()
+    assert resource() is None
+    assert component_definition(cls).name == "Local"
 
 
 def test_a_class_keeps_its_definition_to_itself() -> None:

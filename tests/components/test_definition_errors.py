@@ -215,14 +215,6 @@ CASES: dict[str, tuple[str, str]] = {
         service("async def do(self, command: Notify, queries: QueryGateway) -> None"),
         "a Service may not send queries",
     ),
-    "projector that is made with commands": (
-        "class Bad(Projector, version=1):\n    def __init__(self, commands: CommandGateway) -> None: ...\n" + HANDLER,
-        "its constructor takes a CommandGateway, but a Projector may not send commands",
-    ),
-    "aggregate that is made with queries": (
-        command("def do(self, command: Close) -> Closed") + "    queries: QueryGateway | None = None",
-        "its constructor takes a QueryGateway, but an Aggregate may not send queries",
-    ),
     "commands while folding": (
         command("def on(self, event: Opened, commands: CommandGateway) -> State", "event_sourcing_handler"),
         "folding runs again on every replay",
@@ -394,8 +386,6 @@ CAPABILITIES = [
     "aggregate with queries",
     "service with queries",
     "commands while folding",
-    "projector that is made with commands",
-    "aggregate that is made with queries",
 ]
 
 

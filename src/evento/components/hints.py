@@ -43,9 +43,9 @@ class Site:
     module_names: Mapping[str, Any]
     local_names: Mapping[str, Any]
 
-    def error(self, cls: type, problem: str, kind: type[DefinitionError] = DefinitionError) -> DefinitionError:
+    def error(self, cls: type, problem: str) -> DefinitionError:
         """Return an error that names the class and its place."""
-        return kind(
+        return DefinitionError(
             f"{cls.__qualname__} ({self.source}): {problem}",
             cls=cls.__qualname__,
             file=self.source.file,

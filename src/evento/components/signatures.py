@@ -147,10 +147,10 @@ def _payload_of(method: Method, parameter: inspect.Parameter) -> type[Payload]:
     if definition is None:
         raise method.error(f"{parameter.name}: {show(hint)} is no payload: {method.mark.decorator} handles a {names}")
     if definition.kind not in wanted:
-        hint_of_mend = f" (it is for {_HANDLED_BY[definition.kind]})" if definition.kind else ""
+        mend = f" (it is for {_HANDLED_BY[definition.kind]})" if definition.kind else ""
         kind = definition.kind.value if definition.kind else "base class"
         raise method.error(
-            f"{parameter.name}: {show(hint)} is a {kind}, but {method.mark.decorator} handles a {names}{hint_of_mend}"
+            f"{parameter.name}: {show(hint)} is a {kind}, but {method.mark.decorator} handles a {names}{mend}"
         )
     if definition.abstract:
         raise method.error(f"{parameter.name}: {show(hint)} is abstract: write one handler for each of its subclasses")
