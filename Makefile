@@ -1,5 +1,6 @@
 # make demo   the TodoList application with generated traffic, on http://127.0.0.1:8080
 # make test   everything that must hold: ruff, mypy, import-linter, pytest
+# make chaos  kills at random moments under load, a hundred of each kind instead of a few (EVENTO_CHAOS_ROUNDS)
 # make bench  the measured comparisons
 # make clean  remove what these made (not the demo's data)
 #
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench clean
+.PHONY: help demo test chaos bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -33,6 +34,9 @@ test: $(VENV)/.test
 	$(call step,import-linter,$(BIN)/lint-imports)
 	$(call step,pytest,$(BIN)/python -m pytest -q)
 	@echo "make test: all passed"
+
+chaos: $(VENV)/.test
+	EVENTO_CHAOS_ROUNDS=$${EVENTO_CHAOS_ROUNDS:-100} $(BIN)/python -m pytest -q tests/chaos
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/run.py

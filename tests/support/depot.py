@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from shop import (
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from evento import EventMessage, EventoBundle, Projector, event_handler
+from evento import EventMessage, EventoBundle, Interceptor, Projector, event_handler
+from evento.components import HandlerCall, HandlerKind
 
 
 class KeptOrderAggregate(OrderAggregate, snapshot_frequency=4):
@@ -50,6 +51,16 @@ class Diary:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+class _Before(Interceptor):
+    kinds = frozenset({HandlerKind.COMMAND})
+
+    def __init__(self, wait: Callable[[str], Awaitable[None]]) -> None:
+        self._wait = wait
+
+    async def before(self, call: HandlerCall) -> None:
+        await self._wait(call.message.message_id)
 
 
 def components(version: int, diary: Diary) -> list[type]:
@@ -149,8 +160,13 @@ def read_models(directory: Path, version: int) -> dict[str, list[Any]]:
 
 
 @asynccontextmanager
-async def running(directory: Path, version: int) -> AsyncIterator[EventoBundle]:
-    """Run the bundle on the files of a directory, with the projectors of a version."""
+async def running(
+    directory: Path, version: int, *, on_payment: Callable[[str], Awaitable[None]] | None = None
+) -> AsyncIterator[EventoBundle]:
+    """Run the bundle on the files of a directory, with the projectors of a version.
+
+    :param on_payment: what the payment service awaits while it holds the lock of an order.
+    """
     _make_tables(directory, version)
     diary = Diary(directory, version)
     bundle = EventoBundle(
@@ -159,6 +175,7 @@ async def running(directory: Path, version: int) -> AsyncIterator[EventoBundle]:
         server=f"embedded:{event_store(directory)}",
         consumer_state_store=f"sqlite+aiosqlite:///{directory / 'read.db'}",
         injector={Ledger: Ledger()},
+        interceptors=[] if on_payment is None else [_Before(on_payment)],
     )
     try:
         async with bundle:
