@@ -24,6 +24,7 @@ from evento import (
     Aggregate,
     AggregateId,
     AggregateState,
+    CommandGateway,
     DefinitionError,
     DomainCommand,
     DomainEvent,
@@ -306,6 +307,24 @@ async def test_a_failed_start_leaves_nothing_open(make_bundle: MakeBundle) -> No
     async with make_bundle() as bundle:
         message = await bundle.commands.send_message(OrderPlaceCommand("ORD_1", "ann"))
         await bundle.queries.query(OrderFindQuery("ORD_1"), at_least=message.position)
+
+
+async def test_constructor_hints_may_be_strings_that_name_local_classes(make_bundle: MakeBundle) -> None:
+    class Clock:
+        pass
+
+    made: list[Clock] = []
+
+    class Ticker(Service):
+        def __init__(self, clock: Clock, commands: CommandGateway, size: int = 3) -> None:
+            made.append(clock)
+
+        @command_handler
+        def tick(self, command: OtherCommand) -> None: ...
+
+    clock = Clock()
+    async with make_bundle(components=[Ticker], injector={Clock: clock}):
+        assert made == [clock]
 
 
 async def test_a_cancelled_start_leaves_nothing_open(make_bundle: MakeBundle) -> None:

@@ -19,7 +19,7 @@ def state_fingerprint(aggregate: ComponentDefinition) -> str:
     """
     parts = [aggregate.name, str(aggregate.snapshot_version)]
     if aggregate.state is not None:
-        schema = msgspec.json.schema(aggregate.state, schema_hook=lambda _: {})
+        schema = msgspec.json.schema(aggregate.state)
         parts.append(msgspec.json.encode(schema, order="deterministic").decode())
     for handler in sorted(aggregate.handlers_of(HandlerKind.EVENT_SOURCING), key=lambda handler: handler.payload_name):
         try:

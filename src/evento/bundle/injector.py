@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, cast, get_type_hints
+from types import FunctionType
+from typing import Any, TypeAlias, get_type_hints
 
 from evento.components import ComponentDefinition
+from evento.components.hints import site_kept_by
 from evento.errors import DefinitionError
 
 __all__ = ["Injector", "make_component"]
@@ -22,10 +24,11 @@ def make_component(component: ComponentDefinition, injector: Injector, own: Mapp
     """
     cls = component.cls
     constructor = _constructor(cls)
-    if constructor is object.__init__:
+    if constructor is None:
         return cls()
+    site = site_kept_by(cls)
     try:
-        hints = get_type_hints(constructor)
+        hints = get_type_hints(constructor) if site is None else site.hints_of(constructor, cls)
     except NameError as error:
         raise component.error(f"a type hint of the constructor cannot be resolved: {error}") from error
     arguments: dict[str, object] = {}
@@ -47,8 +50,10 @@ def make_component(component: ComponentDefinition, injector: Injector, own: Mapp
     return cls(**arguments)
 
 
-def _constructor(cls: type) -> Callable[..., None]:
-    return cast("Callable[..., None]", next(vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)))
+def _constructor(cls: type) -> FunctionType | None:
+    """Return the constructor that a class or one of its bases has; None when it is that of ``object``."""
+    found = next(vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base))
+    return found if isinstance(found, FunctionType) else None
 
 
 def _provided(injector: Injector, hint: Any) -> object:
