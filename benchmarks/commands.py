@@ -28,7 +28,7 @@ from evento import (
 from figures import Case, Sample, measured_calls, sampled
 from workload import EVENTS_EACH, ORDERS, line
 
-__all__ = ["SYSTEM", "cases", "order_id", "run_on_fast_loop", "seed"]
+__all__ = ["SYSTEM", "Load", "cases", "order_id", "run_on_fast_loop", "seed"]
 
 SYSTEM = "evento"
 SETTINGS = {"state cached": 2 * ORDERS, "state loaded": 0}
@@ -130,14 +130,23 @@ def seed(path: Path, *, orders: int = ORDERS) -> None:
 def cases(seeded: Path, directory: Path, *, callers: tuple[int, ...], seconds: float) -> list[Case]:
     """Load or take from the cache, decide, append one: with as many callers at a time, each on orders of its own."""
     return [
-        Case(SYSTEM, f"command, {setting}", count, _take(seeded, directory, cache_size, count, seconds))
-        for setting, cache_size in SETTINGS.items()
+        Case(
+            SYSTEM,
+            f"command, {setting}",
+            count,
+            _take(Load(seeded, directory, cache_size=size, callers=count, seconds=seconds)),
+        )
+        for setting, size in SETTINGS.items()
         for count in callers
     ]
 
 
+def _take(load: Load) -> Callable[[], Sample]:
+    return lambda: run_on_fast_loop(load.run())
+
+
 async def _seed(path: Path, orders: int) -> None:
-    async with _bundle(path, cache_size=orders) as bundle:
+    async with _bundle(path, orders) as bundle:
         numbers = iter(range(orders))
 
         async def fill() -> None:
@@ -149,28 +158,40 @@ async def _seed(path: Path, orders: int) -> None:
         await asyncio.gather(*(fill() for _ in range(128)))
 
 
-def _take(seeded: Path, directory: Path, cache_size: int, callers: int, seconds: float) -> Callable[[], Sample]:
-    return lambda: run_on_fast_loop(_commands(seeded, directory, cache_size, callers, seconds))
+class Load:
+    """Callers that send commands to a copy of a seeded store, for a while; ``measuring`` while they are measured."""
 
+    def __init__(self, seeded: Path, directory: Path, *, cache_size: int, callers: int, seconds: float) -> None:
+        self._seeded = seeded
+        self._directory = directory
+        self._cache_size = cache_size
+        self._callers = callers
+        self._seconds = seconds
+        self.measuring = False
 
-async def _commands(seeded: Path, directory: Path, cache_size: int, callers: int, seconds: float) -> Sample:
-    async with _copied(seeded, directory) as path, _bundle(path, cache_size=cache_size) as bundle:
-        send = bundle.commands.send
+    async def run(self) -> Sample:
+        """Warm the cache, where there is one; then measure."""
+        async with _copied(self._seeded, self._directory) as path, _bundle(path, self._cache_size) as bundle:
+            send = bundle.commands.send
 
-        def caller(first: int) -> Callable[[int], Awaitable[object]]:
-            mine = range(first, ORDERS, callers)  # callers never meet on an order: no conflicts, for either side
-            return lambda number: send(OrderAddLineCommand(order_id(mine[number % len(mine)]), **line(number)))
+            def caller(first: int) -> Callable[[int], Awaitable[object]]:
+                mine = range(first, ORDERS, self._callers)  # callers never meet on an order: no conflicts
+                return lambda number: send(OrderAddLineCommand(order_id(mine[number % len(mine)]), **line(number)))
 
-        if cache_size:
-            await asyncio.gather(
-                *(send(OrderAddLineCommand(order_id(number), **line(number))) for number in range(ORDERS))
+            if self._cache_size:
+                every = (OrderAddLineCommand(order_id(number), **line(number)) for number in range(ORDERS))
+                await asyncio.gather(*(send(command) for command in every))
+            self.measuring = True
+            begin = perf_counter()
+            times = await asyncio.gather(
+                *(measured_calls(caller(first), begin + self._seconds) for first in range(self._callers))
             )
-        begin = perf_counter()
-        times = await asyncio.gather(*(measured_calls(caller(first), begin + seconds) for first in range(callers)))
-        return sampled(perf_counter() - begin, [time for mine in times for time in mine])
+            took = perf_counter() - begin
+            self.measuring = False
+            return sampled(took, [time for mine in times for time in mine])
 
 
-def _bundle(path: Path, *, cache_size: int) -> EventoBundle:
+def _bundle(path: Path, cache_size: int) -> EventoBundle:
     return EventoBundle(
         "benchmark", components=[OrderAggregate], server=f"embedded:{path}", state_cache_size=cache_size
     )

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from commands import order_id, run_on_fast_loop
-from evento.messages import derived_id, new_id
+from evento.messages import new_id
 from evento.state_store import Append, Appended, NewEvent, StateStore
 from evento.state_store.sqlite import SqliteStateStore
 from figures import Case, Figure, Sample, Table, sampled
@@ -80,6 +80,7 @@ def _operations() -> dict[str, Operation]:
         "page of 1,000 in the middle": lambda call: call.store.fetch(call.events // 2 + call.number),
         "load an order of 20 events": lambda call: call.store.story(_order(call.events, call.number)),
         "append an event": _append,
+        "append 64 events at once": _append_many,
         "append a deleting event": _delete,
     }
 
@@ -106,6 +107,12 @@ async def _times(path: Path, events: int, operation: Operation, numbers: list[in
 
 async def _append(call: Call) -> None:
     _stored(await call.store.append(Append(_event(f"NEW_{new_id()}", 0), expected_version=0)))
+
+
+async def _append_many(call: Call) -> None:
+    appends = [Append(_event(f"NEW_{new_id()}", 0), expected_version=0) for _ in range(64)]
+    for outcome in await asyncio.gather(*(call.store.append(append) for append in appends)):
+        _stored(outcome)
 
 
 async def _delete(call: Call) -> None:
@@ -150,7 +157,7 @@ def _history(events: int) -> Iterator[Append]:
 
 
 def _event(aggregate_id: str, version: int) -> NewEvent:
-    command_id = derived_id(aggregate_id, str(version))
+    command_id = new_id()
     return NewEvent(
         context="default",
         aggregate_id=aggregate_id,

@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/run.py [--quick] [--only GROUP] [--json FILE] [--directory DIR]
+    python benchmarks/run.py [--quick] [--only GROUP] [--json FILE] [--page FILE] [--directory DIR]
 
 Each group measures Evento, its peer and bare SQLite in turn, in one run and on one disk. The stores lie in a folder of
 their own, which is removed at the end; keep it on a real disk: in memory a flush costs nothing. Progress goes to
@@ -25,11 +25,15 @@ import history
 import limits
 import machine
 import peer_eventsourcing as peer
+import replay
+import store_append
 import targets
+import where
 from figures import Figure, Table, measure, progress
 
 CALLERS = (1, 16, 64)
 APPENDERS = (1, 16, 64, 256)
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,12 @@ class Plan:
     large: int
 
 
-FULL = Plan(rounds=3, seconds=1.5, large=history.LARGE)
+FULL = Plan(rounds=3, seconds=1.0, large=history.LARGE)
 QUICK = Plan(rounds=1, seconds=0.4, large=history.LARGE_QUICK)
+
+
+Measured = tuple[list[Figure], list[Table]]
+"""The figures of a group, and the tables that show them."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +79,20 @@ def main() -> int:
         facts = machine.describe(directory)
         for name, group in GROUPS.items():
             if arguments.only in (None, name):
-                measured, table = group(directory, plan)
+                measured, shown = group(directory, plan)
                 figures += measured
-                tables.append(table)
-    _print([machine.table(facts), *tables, targets.table(figures)])
-    took = perf_counter() - began
-    print(f"\n{plan.rounds} rounds of {plan.seconds} s each; the run took {took:.0f} s.")
+                tables += shown
+    how = f"{plan.rounds} rounds, {plan.seconds:g} s for each rate; the run took {perf_counter() - began:.0f} s."
+    text = _text([machine.table(facts), targets.table(figures), *tables], how)
+    print(text)
     if arguments.json is not None:
         arguments.json.write_text(_json(facts, plan, figures))
+    if arguments.page is not None:
+        _put_into(arguments.page, text)
     return 0
 
 
-def run_commands(directory: Path, plan: Plan) -> tuple[list[Figure], Table]:
+def run_commands(directory: Path, plan: Plan) -> Measured:
     """Measure domain commands: 2,000 orders of 20 events, load or take from a cache, decide, append one."""
     own, other = directory / "seed.db", directory / "peer.db"
     progress("commands: making the stores")
@@ -98,40 +108,49 @@ def run_commands(directory: Path, plan: Plan) -> tuple[list[Figure], Table]:
         Baseline("x cached", peer.SYSTEM, "command, cached"),
         Baseline("x unguarded", peer.SYSTEM, "command, cached, unguarded"),
     ]
-    return figures, _rates("Durable domain commands", figures, baselines)
+    progress("commands: where the time goes")
+    profile = where.table(own, directory, callers=CALLERS[-1], seconds=2 * plan.seconds)
+    return figures, [_rates("Durable domain commands", figures, baselines), profile]
 
 
-def run_appends(directory: Path, plan: Plan) -> tuple[list[Figure], Table]:
+def run_appends(directory: Path, plan: Plan) -> Measured:
     """Measure appends of one event each through the store's port."""
     cases = [
+        *store_append.append_cases(directory, callers=APPENDERS, seconds=plan.seconds),
         *limits.append_cases(directory, callers=APPENDERS, seconds=plan.seconds),
         *peer.append_cases(directory, callers=APPENDERS, seconds=plan.seconds),
     ]
     figures = measure(cases, rounds=plan.rounds, label="appends")
-    return figures, _rates("Durable appends", figures, [Baseline("x eventsourcing", peer.SYSTEM, "append")])
+    return figures, [_rates("Durable appends", figures, [Baseline("x eventsourcing", peer.SYSTEM, "append")])]
 
 
-def run_replay(directory: Path, plan: Plan) -> tuple[list[Figure], Table]:
-    """Measure how fast history is read back."""
-    other = directory / "peer.db"
-    if not other.exists():
-        peer.seed(other)
-    cases = [*limits.replay_cases(directory), *peer.replay_cases(other, directory)]
+def run_replay(directory: Path, plan: Plan) -> Measured:
+    """Measure how fast history is read back: through the store's port, and through the engine into projectors."""
+    own, other = directory / "replay.db", directory / "peer-replay.db"
+    progress("replay: making the stores")
+    replay.fill(own)
+    peer.seed(other)
+    cases = [
+        *replay.cases(own, directory),
+        *store_append.read_cases(directory),
+        *limits.replay_cases(directory),
+        *peer.replay_cases(other, directory),
+    ]
     figures = measure(cases, rounds=plan.rounds, label="replay")
-    return figures, _rates("Replay", figures, [Baseline("x eventsourcing", peer.SYSTEM, "replay")])
+    return figures, [_rates("Reading history", figures, [Baseline("x eventsourcing", peer.SYSTEM, "replay")])]
 
 
-def run_history(directory: Path, plan: Plan) -> tuple[list[Figure], Table]:
+def run_history(directory: Path, plan: Plan) -> Measured:
     """Measure single operations on a short and on a long history."""
     stores = {events: directory / f"history-{events}.db" for events in (history.SMALL, plan.large)}
     for events, path in stores.items():
         progress(f"history: storing {events:,} events")
         history.fill(path, events, progress)
     figures = measure(history.cases(stores), rounds=plan.rounds, label="history")
-    return figures, history.table(figures)
+    return figures, [history.table(figures)]
 
 
-GROUPS: dict[str, Callable[[Path, Plan], tuple[list[Figure], Table]]] = {
+GROUPS: dict[str, Callable[[Path, Plan], Measured]] = {
     "commands": run_commands,
     "appends": run_appends,
     "replay": run_replay,
@@ -160,8 +179,17 @@ def _milliseconds(micros: float | None) -> str:
     return "" if micros is None else f"{micros / 1000:.2f}"
 
 
-def _print(tables: Iterable[Table]) -> None:
-    print("\n\n".join(table.markdown() for table in tables if table.rows))
+def _text(tables: Iterable[Table], how: str) -> str:
+    return "\n\n".join([*(table.markdown() for table in tables if table.rows), how])
+
+
+def _put_into(page: Path, text: str) -> None:
+    """Replace the tables of a page of the documentation: what stands between its two comments."""
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{page} has no lines {BEGIN!r} and {END!r}: between them the tables are put")
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 def _json(facts: dict[str, str], plan: Plan, figures: list[Figure]) -> str:
@@ -174,6 +202,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round, a smaller history: less than a minute")
     parser.add_argument("--only", choices=tuple(GROUPS), help="one group of measurements")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="put the tables into docs/performance.md")
     parser.add_argument(
         "--directory", type=Path, default=Path.cwd(), metavar="DIR", help="where the stores are made (default: here)"
     )

@@ -78,6 +78,14 @@ TARGETS = (
         "75 % of bare SQLite",
     ),
     Target(
+        "the same, spread over 2,000 aggregates",
+        lambda found: found.rate(commands.SYSTEM, "append, 2,000 aggregates", 64),
+        _rate(28_000),
+        "28,000",
+        _limit("append", 64, 0.75),
+        "75 % of bare SQLite",
+    ),
+    Target(
         "replay into a projector that does nothing",
         lambda found: found.rate(commands.SYSTEM, "replay", 1),
         _rate(200_000),
