@@ -95,35 +95,17 @@ class SqliteStateStore:
             raise StoreUnavailable(f"{self._location} is open already: use one store object for each `async with`")
         async with AsyncExitStack() as stack:
             if not self._read_only:
-                self._writes = await stack.enter_async_context(
-                    Worker(
-                        "evento-writer",
-                        open=self._open_writer,
-                        run=Writer.run,
-                        delivered=self._after_batch,
-                        max_jobs=self._max_queued,
-                        max_bytes=self._max_queued_bytes,
-                    )
-                )
+                self._writes = await stack.enter_async_context(self._writing_worker())
             self._reads = self._writes
             if self._path is not None:
-                self._reads = await stack.enter_async_context(
-                    Worker(
-                        "evento-reader",
-                        open=self._open_reader,
-                        run=self._run_reads,
-                        threads=_READERS,
-                        max_jobs=self._max_queued,
-                        max_bytes=self._max_queued_bytes,
-                    )
-                )
+                self._reads = await stack.enter_async_context(self._reading_worker(_READERS))
             if self._writer is not None and self._path is not None:
                 self._checkpoints = await stack.enter_async_context(
                     Checkpoints(lambda: open_writer(cast(Path, self._path).resolve()), self._writer.restart_log)
                 )
-            self._open = True
-            self._identity = await self._read(lambda db, now: schema.identity(db))
+            self._identity = await cast(Worker[Any], self._reads).submit(lambda db, now: schema.identity(db))
             self._stack = stack.pop_all()
+        self._open = True
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -249,7 +231,7 @@ class SqliteStateStore:
             return await self._read(lambda db, now: verify(db, report))
         if not self._open:
             raise self._closed()
-        async with Worker("evento-verify", open=self._open_reader, run=self._run_reads) as worker:
+        async with self._reading_worker(1, name="evento-verify") as worker:
             try:
                 return cast(VerifyReport, await worker.submit(lambda db, now: verify(db, report)))
             finally:
@@ -278,6 +260,26 @@ class SqliteStateStore:
 
     # How operations reach the threads
 
+    def _writing_worker(self) -> Worker[Writer]:
+        return Worker(
+            "evento-writer",
+            open=self._open_writer,
+            run=Writer.run,
+            delivered=self._after_batch,
+            max_jobs=self._max_queued,
+            max_bytes=self._max_queued_bytes,
+        )
+
+    def _reading_worker(self, threads: int, *, name: str = "evento-reader") -> Worker[sqlite3.Connection]:
+        return Worker(
+            name,
+            open=self._open_reader,
+            run=self._run_reads,
+            threads=threads,
+            max_jobs=self._max_queued,
+            max_bytes=self._max_queued_bytes,
+        )
+
     async def _write(self, operation: Callable[[sqlite3.Connection, int], T], size: int = 0) -> T:
         if not self._open or self._writes is None:
             raise self._not_writable()
@@ -290,19 +292,23 @@ class SqliteStateStore:
 
     def _run_reads(self, connection: sqlite3.Connection, operations: Sequence[Operation]) -> Sequence[Any]:
         """Run reads in one transaction, so that each sees one instant and a later one than it was asked in."""
-        outcomes: list[Any] = []
         now = self._clock()
         try:
             connection.execute("BEGIN")
-            for operation in operations:
-                try:
-                    outcomes.append(operation(connection, now))
-                except sqlite3.Error as error:
-                    outcomes.append(failures.unavailable(error, self._location))
-            connection.execute("COMMIT")
+            return [self._outcome(operation, connection, now) for operation in operations]
         except sqlite3.Error as error:
             return [failures.unavailable(error, self._location) for _ in operations]
-        return outcomes
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+    def _outcome(self, operation: Operation, connection: sqlite3.Connection, now: int) -> Any:
+        try:
+            return operation(connection, now)
+        except sqlite3.Error as error:
+            return failures.unavailable(error, self._location)
+        except Exception as error:  # the caller's: a wrong argument, or its own progress callback
+            return error
 
     def _open_writer(self) -> Writer:
         path = self._path.resolve() if self._path is not None else None

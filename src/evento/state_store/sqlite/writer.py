@@ -17,6 +17,7 @@ from evento.state_store.sqlite.filelock import FileLock
 
 __all__ = ["Operation", "Writer"]
 
+_CLOSING_WAIT_MILLISECONDS = 500
 Operation: TypeAlias = Callable[[sqlite3.Connection, int], Any]
 """What runs on a connection, inside a transaction, and is told the store's time; writes in the order of the appends."""
 
@@ -56,6 +57,7 @@ class Writer:
     def close(self) -> None:
         """Bring the whole WAL into the database, and let it go."""
         with suppress(sqlite3.Error):  # then the WAL stays, and the next start reads it
+            self._db.execute(f"PRAGMA busy_timeout = {_CLOSING_WAIT_MILLISECONDS}")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         self._db.close()
         self._unlock()
@@ -84,10 +86,8 @@ class Writer:
             self._roll_back()
             if isinstance(error, sqlite3.Error) and not failures.is_bad_data(error):
                 return [failures.unavailable(error, self._location) for _ in operations]
-            if not failures.is_bad_data(error):
-                raise
             if len(operations) == 1:
-                return [failures.bad_data(error)]
+                return [failures.bad_data(error) if failures.is_bad_data(error) else error]
             half = len(operations) // 2
             return [*self.run(operations[:half]), *self.run(operations[half:])]
         try:
