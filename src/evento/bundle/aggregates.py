@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from datetime import datetime
 from typing import Any, cast
@@ -95,6 +95,7 @@ class AggregateRuntime:
         sender: RequestSender,
         boundaries: Boundaries,
         cache: StateCache,
+        knows: Callable[[str], object],
         tracing: TracingAgent | None,
         interceptors: Sequence[Interceptor],
         executors: dict[str, Executor],
@@ -104,7 +105,7 @@ class AggregateRuntime:
         self._commands = commands
         self._sender = sender
         self._boundaries = boundaries
-        self._folder = Folder(definition, instance)
+        self._folder = Folder(definition, instance, knows=knows)
         self._states = AggregateStates(definition, self._folder, store=store, cache=cache)
         self._runners: dict[str, HandlerRunner] = {
             handler.payload_name: HandlerRunner(

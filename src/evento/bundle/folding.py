@@ -46,10 +46,17 @@ class FoldInjection:
 
 
 class Folder:
-    """Applies events to the state of one aggregate component."""
+    """Applies events to the state of one aggregate component.
 
-    def __init__(self, aggregate: ComponentDefinition, instance: object) -> None:
+    :param knows: whether an event name has a class. An event that is known but not handled changes no state; one that
+        nobody knows was handled once, perhaps, so a state without it may be wrong.
+    """
+
+    def __init__(
+        self, aggregate: ComponentDefinition, instance: object, *, knows: Callable[[str], object] = lambda name: True
+    ) -> None:
         self._aggregate = aggregate
+        self._knows = knows
         self._handlers: dict[str, tuple[HandlerDefinition, Callable[[Any, Any], Any]]] = {
             handler.payload_name: (handler, handler.bind(instance))
             for handler in aggregate.handlers_of(HandlerKind.EVENT_SOURCING)
@@ -77,7 +84,14 @@ class Folder:
         for record in records:
             found = self._handlers.get(record.name)
             if found is None:
-                continue
+                if self._knows(record.name):
+                    continue
+                raise PayloadError(
+                    f"event {record.position} of {record.aggregate_id!r} is a {record.name!r}, which no class of this "
+                    "bundle has as its name: keep the class of an event that is stored, or name the new one so (name=)",
+                    position=record.position,
+                    name=record.name,
+                )
             payload_type: Any = found[0].payload
             try:
                 payload = decode(payload_type, record.payload)

@@ -165,6 +165,7 @@ class RunningBundle:
                     sender=self._sender,
                     boundaries=self._boundaries,
                     cache=self._cache,
+                    knows=self._registry.event_class,
                     **common,
                 )
                 await self._serve(component, HandlerKind.AGGREGATE_COMMAND, aggregate.handle)
