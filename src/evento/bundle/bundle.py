@@ -10,7 +10,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
-from evento.bundle.address import EmbeddedServer, parse_server
+from evento.bundle.address import parse_server
 from evento.bundle.discovery import Found, discover
 from evento.bundle.executors import ThreadExecutor
 from evento.bundle.injector import Injector, make_component
@@ -150,7 +150,7 @@ class EventoBundle:
         found = discover(self._packages, self._components)
         self._check_confinement(found)
         async with AsyncExitStack() as stack:
-            running = await stack.enter_async_context(self._open(server, found))
+            running = await stack.enter_async_context(RunningBundle(self._settings, server, found, make=self._make))
             self._running = running
             self._exit = stack.pop_all()
         try:
@@ -177,11 +177,6 @@ class EventoBundle:
         finally:
             self._running = None
             self._invokers.clear()
-
-    @asynccontextmanager
-    async def _open(self, server: EmbeddedServer, found: Found) -> AsyncIterator[RunningBundle]:
-        async with RunningBundle(self._settings, server, found, make=self._make) as running:
-            yield running
 
     async def __aenter__(self) -> EventoBundle:
         await self.start()
