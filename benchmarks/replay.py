@@ -1,6 +1,6 @@
 """History into projectors: pages from the event store, decoding, the consumer engine, checkpoints.
 
-``replay`` is a projector whose handler does nothing; ``replay, envelope and metadata`` asks for what costs to make;
+``replay`` is a projector that does nothing; ``replay, envelope and metadata`` asks for what costs to make;
 ``replay, three projectors`` counts the events of all three, which read at the same time. ``replay, exactly once``
 writes a row for each event in the transaction of the checkpoint.
 

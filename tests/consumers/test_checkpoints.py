@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from streams import (
@@ -20,6 +21,7 @@ from streams import (
     until,
 )
 
+from evento import EventMessage
 from evento.components import Role, component_definition
 from evento.consumers import Checkpoint, Consumer, ConsumerId, ConsumerState, SqlConsumerStateStore
 from evento.consumers.delivery import ProjectorDelivery
@@ -78,6 +80,36 @@ async def test_those_who_wait_need_not_wait_for_the_interval(events: StateStore,
             head = await add(events, *things(2))
             await group.wait_for(["ThingProjector"], head, asyncio.get_running_loop().time() + 10)
             assert await position(state) == head
+
+
+async def test_those_who_wait_are_told_at_the_commit(events: StateStore, state: SqlConsumerStateStore) -> None:
+    seen = Seen()
+    async with group_of(events, state, ThingProjector(seen), checkpoint_interval=NEVER) as group:
+        head = await add(events, *things(2))
+        await seen.wait(2)
+        async with asyncio.timeout(4):  # less than the time after which a waiter looks by itself
+            await group.wait_for(None, head, asyncio.get_running_loop().time() + 60)
+
+
+async def test_those_who_wait_need_not_wait_for_the_rest_of_the_page(
+    events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    go_on, blocked = asyncio.Event(), asyncio.Event()
+
+    async def handle(message: EventMessage[Any]) -> None:
+        if message.position == 1:
+            await go_on.wait()
+        if message.position == 3:
+            await blocked.wait()
+
+    await add(events, *things(3))
+    async with group_of(events, state, ThingProjector(handle), checkpoint_interval=NEVER) as group:
+        waiting = asyncio.create_task(group.wait_for(None, 2, asyncio.get_running_loop().time() + 60))
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.wait_for(waiting, 10)
+        assert await position(state) == 2
+        blocked.set()
 
 
 async def test_a_stop_commits_what_is_handled(events: StateStore, state: SqlConsumerStateStore) -> None:

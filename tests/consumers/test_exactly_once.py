@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -64,6 +66,25 @@ async def test_a_failing_event_takes_nothing_else_with_it(
     assert await rows(state) == [position for position in range(1, 11) if position != failing]
     (dead,) = await state.dead_events(ROWS)
     assert (dead.position, dead.error_message) == (failing, "no")
+
+
+async def test_events_that_wait_are_parked_once_when_their_batch_is_repeated(
+    events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    async def handle(message: EventMessage[Any]) -> None:
+        if message.aggregate_id in {"A", "C"}:
+            raise ValueError("no")
+
+    await add(events, ThingAddedEvent("A"))
+    async with group_of(events, state, RowProjector(handle)) as group:
+        await group.caught_up(10)
+    await add(events, *(ThingAddedEvent(thing) for thing in ("B", "A", "B", "C", "A", "B")))
+    async with group_of(events, state, RowProjector(handle)) as group:
+        await group.caught_up(10)
+        (status,) = group.statuses()
+        assert (status.dead, status.waiting) == (2, 2)
+    assert await rows(state) == [2, 4, 7]
+    assert [dead.position for dead in await state.dead_events(ROWS)] == [1, 3, 5, 6]
 
 
 async def test_a_retry_writes_once(events: StateStore, state: SqlConsumerStateStore) -> None:
@@ -205,6 +226,18 @@ async def test_a_session_writes_in_the_same_transaction(events: StateStore, stat
         assert await connection.scalar(text("SELECT thing_id FROM rows WHERE position = 1")) == "changed"
     (dead,) = await state.dead_events(ConsumerId("test_bundle", "SessionProjector", 1, "*"))
     assert dead.position == 3
+
+
+async def test_no_transaction_stays_open_at_the_head(events: StateStore, state: SqlConsumerStateStore) -> None:
+    seen = Seen()
+    async with group_of(events, state, RowProjector(seen), checkpoint_interval=timedelta(hours=1)), asyncio.timeout(10):
+        await add(events, *things(2))
+        await seen.wait(2)
+        await until(lambda: _count(state, 2))
+
+
+async def _count(state: SqlConsumerStateStore, wanted: int) -> bool:
+    return len(await rows(state)) == wanted
 
 
 async def test_other_consumers_go_on_beside_an_open_transaction(

@@ -235,6 +235,17 @@ async def test_an_idle_consumer_asks_for_nothing(events: StateStore, state: SqlC
         assert store.waits < waits + 50
 
 
+async def test_an_idle_consumer_sleeps(events: StateStore, state: SqlConsumerStateStore) -> None:
+    await add(events, *things(3))
+    loop: Any = asyncio.get_running_loop()
+    async with group_of(events, state, ThingProjector(Seen())) as group:
+        await group.caught_up(10)
+        await until(lambda: not loop._ready)
+        for _ in range(100):
+            await asyncio.sleep(0)
+            assert not loop._ready  # nothing but this test wants to run
+
+
 async def test_one_wait_on_the_store_serves_all_consumers(events: StateStore, state: SqlConsumerStateStore) -> None:
     store = FaultyStateStore(events)
     seen = Seen()

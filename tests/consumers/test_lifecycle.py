@@ -183,6 +183,21 @@ async def test_an_outage_of_the_event_store_is_waited_for(
     assert seen.positions == [1, 2, 3, 4]
 
 
+async def test_what_was_handled_before_an_outage_is_committed_during_it(
+    events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    store, seen = FaultyStateStore(events), Seen()
+    async with group_of(store, state, ThingProjector(seen), checkpoint_interval=timedelta(hours=1)) as group:
+        await add(events, *things(2))
+        await seen.wait(2)
+        store.error = StoreUnavailable("gone")
+        await add(events, *things(1))
+        await until(lambda: group.statuses()[0].position == 2)
+        store.error = None
+        await group.caught_up(10)
+    assert seen.positions == [1, 2, 3]
+
+
 async def test_an_outage_of_the_consumer_store_is_waited_for(events: StateStore, state: SqlConsumerStateStore) -> None:
     store = FaultyConsumerStore(state)
     seen = Seen()

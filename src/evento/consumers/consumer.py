@@ -24,6 +24,8 @@ __all__ = ["Consumer"]
 logger = logging.getLogger("evento.consumers")
 
 CANCEL_TIMEOUT = 5.0
+WAIT = 5.0
+"""Seconds after which one who waits makes sure that it still waits for the right thing."""
 STANDBY_LOOK = 0.05
 """Seconds between two looks at another replica's checkpoint while somebody waits for it."""
 
@@ -157,7 +159,7 @@ class Consumer:
                 await self._signals.doze(min(remaining, STANDBY_LOOK))
             else:
                 self._signals.wake()
-                await self._waiters.wait(position, min(remaining, 1.0))
+                await self._waiters.wait(position, min(remaining, WAIT))
 
     async def wait_head_reached(self) -> None:
         """Return when the consumer has caught up once since it was started, here or in another replica.
@@ -187,6 +189,7 @@ class Consumer:
                 continue
             except LeaseLost as error:
                 self._standing.state = ConsumerState.STANDBY
+                self._waiters.release()  # to look at the other replica's checkpoint from now on
                 logger.warning("%s: the lease is lost: %s", self.id, error)
             except StoreUnavailable as error:
                 self._failed(error)
@@ -275,8 +278,8 @@ class Consumer:
                     if not await self._consumer_store.renew(lease, ttl=ttl):
                         return
                 valid_until = asked + ttl
-            except (StoreUnavailable, TimeoutError) as error:
-                logger.warning("%s could not renew its lease: %s", self.id, error or "no answer in time")
+            except Exception as error:
+                logger.warning("%s could not renew its lease: %s: %s", self.id, type(error).__name__, error)
                 if not self._settings.take_over and loop.time() >= valid_until:
                     return
 

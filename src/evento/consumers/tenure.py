@@ -195,7 +195,7 @@ class Tenure:
         while True:
             transient = is_transient(error)
             failures += not transient
-            if isinstance(error, UndecodableEvent) or (not transient and failures > handler.retry >= 0):
+            if isinstance(error, UndecodableEvent) or failures > handler.retry >= 0:
                 await self._park(event, error, attempts)
                 return self._standing.dead_streak < self._settings.max_dead_streak
             delay = outages.next() if transient else retries.next()
