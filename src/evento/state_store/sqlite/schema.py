@@ -9,6 +9,7 @@ the transaction that uses them and never go back, whatever is removed.
 from __future__ import annotations
 
 import sqlite3
+import stat
 import time
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +20,7 @@ from evento.messages import new_id
 __all__ = ["SCHEMA_VERSION", "identity", "inspect", "migrate", "require"]
 
 _APPLICATION_ID = 0x45564E54  # "EVNT", at offset 68 of the file
+_SMALLEST_DATABASE = 512
 
 _VERSION_1 = """
 CREATE TABLE meta (
@@ -113,12 +115,17 @@ def inspect(database: Path) -> bool:
     :raises StoreUnavailable: it is no SQLite database, or another application's.
     """
     try:
-        if not database.stat().st_size:  # made, but never written: a crash at birth
-            return True
+        found = database.stat()
     except FileNotFoundError:
         return False
     except OSError as error:
         raise StoreUnavailable(f"{database}: cannot be read: {error.strerror}", path=str(database)) from error
+    if stat.S_ISDIR(found.st_mode):
+        raise StoreUnavailable(f"{database} is a folder: give the path of a file in it", path=str(database))
+    if not found.st_size:  # made, but never written: a crash at birth
+        return True
+    if found.st_size < _SMALLEST_DATABASE:
+        raise _no_database(database)
     if _application_id(database) != _APPLICATION_ID:
         raise StoreUnavailable(
             f"{database} is the database of another application: it was left as it is, give another path",
@@ -135,9 +142,13 @@ def _application_id(database: Path) -> int:
     except sqlite3.OperationalError as error:
         raise StoreUnavailable(f"{database}: cannot be read: {error}", path=str(database)) from error
     except sqlite3.DatabaseError as error:
-        raise StoreUnavailable(
-            f"{database} is not a SQLite database: it was left as it is, give another path", path=str(database)
-        ) from error
+        raise _no_database(database) from error
+
+
+def _no_database(database: Path) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"{database} is not a SQLite database: it was left as it is, give another path", path=str(database)
+    )
 
 
 def migrate(connection: sqlite3.Connection, location: str) -> None:
