@@ -13,7 +13,7 @@ from evento.errors import DefinitionError
 
 __all__ = ["Injector", "make_component"]
 
-Injector: TypeAlias = Callable[[type], object] | Mapping[type, object] | None
+Injector: TypeAlias = Callable[[type], object] | Mapping[type[Any], object] | None
 """A callable from a type to an object, or a mapping of types to objects."""
 
 
