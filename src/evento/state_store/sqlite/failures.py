@@ -6,7 +6,7 @@ import sqlite3
 
 from evento.errors import PayloadError, StoreUnavailable
 
-__all__ = ["bad_data", "is_bad_data", "translated", "undone_at_commit", "unavailable"]
+__all__ = ["bad_data", "is_bad_data", "is_damage", "translated", "undone_at_commit", "unavailable"]
 
 _BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN, _NOTADB, _PERM = 5, 6, 8, 10, 11, 13, 14, 26, 3
 _IOERR_WRITE = 778
@@ -63,6 +63,11 @@ def bad_data(error: Exception) -> PayloadError:
     failure = PayloadError(f"the event store cannot keep this: {error}; nothing was stored")
     failure.__cause__ = error
     return failure
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether a database is damaged, other than a file that never was one."""
+    return _primary_code(error) == _CORRUPT
 
 
 def undone_at_commit(error: sqlite3.Error) -> bool:

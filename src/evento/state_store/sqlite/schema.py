@@ -16,6 +16,7 @@ from pathlib import Path
 
 from evento.errors import SchemaTooNew, StoreUnavailable
 from evento.messages import new_id
+from evento.state_store.sqlite import failures
 
 __all__ = ["SCHEMA_VERSION", "identity", "inspect", "migrate", "require"]
 
@@ -135,14 +136,25 @@ def inspect(database: Path) -> bool:
 
 
 def _application_id(database: Path) -> int:
-    # Immutable: nothing is locked, rolled back or made beside the file.
     try:
-        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
-            return int(connection.execute("PRAGMA application_id").fetchone()[0])
+        # Immutable: nothing is locked, rolled back or made beside the file.
+        return _read_application_id(f"{database.as_uri()}?mode=ro&immutable=1")
+    except sqlite3.Error:
+        pass
+    try:
+        # A checkpoint that was cut short leaves a file that makes sense together with its log only.
+        return _read_application_id(f"{database.as_uri()}?mode=ro")
     except sqlite3.OperationalError as error:
         raise StoreUnavailable(f"{database}: cannot be read: {error}", path=str(database)) from error
     except sqlite3.DatabaseError as error:
+        if failures.is_damage(error):
+            raise failures.unavailable(error, str(database)) from error
         raise _no_database(database) from error
+
+
+def _read_application_id(uri: str) -> int:
+    with closing(sqlite3.connect(uri, uri=True)) as connection:
+        return int(connection.execute("PRAGMA application_id").fetchone()[0])
 
 
 def _no_database(database: Path) -> StoreUnavailable:

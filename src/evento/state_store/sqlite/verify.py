@@ -19,7 +19,7 @@ from evento.state_store.sqlite import schema
 
 __all__ = ["Ended", "verify"]
 
-_MAX_PROBLEMS = 100
+_LISTED_EACH = 25
 _PROGRESS_EVERY = 5000
 
 _EVENTS = """
@@ -86,14 +86,15 @@ class _Verification:
             self._run(check)
 
     def _run(self, check: Callable[[], Iterator[str]]) -> None:
+        found = 0
         try:
-            for problem in check():
-                if len(self.problems) >= _MAX_PROBLEMS:
-                    self.problems.append("more problems of this kind are not listed")
-                    return
-                self.problems.append(problem)
+            for found, problem in enumerate(check(), 1):
+                if found <= _LISTED_EACH:
+                    self.problems.append(problem)
         except sqlite3.DatabaseError as error:
             self.problems.append(f"the file is damaged: checking its {check.__name__[1:]} failed: {error}")
+        if found > _LISTED_EACH:
+            self.problems.append(f"and {found - _LISTED_EACH} more like the one before")
 
     def _schema(self) -> Iterator[str]:
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
