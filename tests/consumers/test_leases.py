@@ -53,6 +53,20 @@ async def test_one_of_two_groups_works_and_the_other_takes_over(
     assert sorted(first.positions + second.positions) == list(range(1, 11))
 
 
+async def test_a_standby_answers_from_the_checkpoint_of_the_active_one(
+    events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    active = await steal(events, state)
+    await add(events, *things(3))
+    async with group_of(events, state, ThingProjector(Seen())) as group:
+        await until(lambda: state_of(group) is ConsumerState.STANDBY)
+        waiting = asyncio.create_task(group.wait_for(None, 3, asyncio.get_running_loop().time() + 60))
+        await asyncio.sleep(0)
+        await state.commit(active, 3)
+        async with asyncio.timeout(2):  # less than the time between two looks that nobody asked for
+            await waiting
+
+
 async def test_who_asks_a_standby_in_vain_is_told(events: StateStore, state: SqlConsumerStateStore) -> None:
     await steal(events, state)
     await add(events, *things(1))

@@ -92,6 +92,8 @@ class Consumer:
             epoch=self._state_store.epoch,
         )
         stored = await self._consumer_store.register(self.id, initial)
+        if stored.checkpoint.position > head:  # another replica may have come further since
+            head = await self._state_store.head()
         self._check(stored.checkpoint, head)
         return stored
 

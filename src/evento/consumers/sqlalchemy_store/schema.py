@@ -87,4 +87,5 @@ def migrate(connection: Connection, where: str) -> None:
         )
     for version in range(found + 1, SCHEMA_VERSION + 1):
         MIGRATIONS[version](connection)
-        connection.execute(schema_version.update().values(version=version))
+    # Also when it is the same: a database that cannot be written shows now, and not at the first checkpoint.
+    connection.execute(schema_version.update().values(version=SCHEMA_VERSION))
