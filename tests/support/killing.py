@@ -33,6 +33,7 @@ class Worker:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self.pid = process.pid
 
     async def until(self, word: str) -> None:
         """Wait until the worker says how far it has come; fail when it ends before."""

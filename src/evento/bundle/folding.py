@@ -84,7 +84,7 @@ class Folder:
         for record in records:
             found = self._handlers.get(record.name)
             if found is None:
-                if self._knows(record.name):
+                if record.kind == "service" or self._knows(record.name):
                     continue
                 raise PayloadError(
                     f"event {record.position} of {record.aggregate_id!r} is a {record.name!r}, which no class of this "

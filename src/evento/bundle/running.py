@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 from evento.bundle.address import EmbeddedServer
@@ -23,6 +24,7 @@ from evento.bundle.settings import BundleSettings
 from evento.bundle.tasks import Tasks
 from evento.components import ComponentDefinition, HandlerKind, Role, TracingAgent
 from evento.consumers import ConsumerGroup, SqlConsumerStateStore
+from evento.errors import StoreUnavailable
 from evento.gateway import CommandGateway, InProcessBus, QueryGateway, RequestSender
 from evento.messages import new_id
 from evento.state_store import StateStore
@@ -102,7 +104,7 @@ class RunningBundle:
         self._stack.callback(executors.close)
         pools = executors.open(component for component in components)
         if self._server.path is not None:
-            self._server.path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(self._server.path.parent)
         self.store = await self._stack.enter_async_context(SqliteStateStore(self._server.path))
         url = self._settings.consumer_state_store or self._server.consumer_state_url
         consumer_store = await self._stack.enter_async_context(SqlConsumerStateStore(url))
@@ -213,3 +215,13 @@ class RunningBundle:
                 DRAIN_SECONDS,
             )
         await self._tasks.close(DRAIN_SECONDS)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"{folder}: the folder of the event store cannot be made ({error.strerror}): give another path",
+            path=str(folder),
+        ) from error
