@@ -1,11 +1,8 @@
 """The rules of a todo list, without anything around them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
-from evento import CommandRejected
+from evento import AggregateDeleted, CommandRejected
 from evento.examples.todolist.aggregate import MAX_TODOS, TodoListAggregate, TodoListState
 from evento.examples.todolist.api.todo_list import (
     TodoListAddTodoCommand,
@@ -19,63 +16,65 @@ from evento.examples.todolist.api.todo_list import (
     TodoListTodoCheckedEvent,
     TodoListTodoRemovedEvent,
 )
+from evento.testing import AggregateTest, aggregate_test
 
 LIST = "TDLS_1"
-aggregate = TodoListAggregate()
+nothing = aggregate_test(TodoListAggregate)
+empty = nothing.given(TodoListCreatedEvent(LIST, "Groceries"))
 
 
-@contextmanager
-def rejected(message: str) -> Iterator[None]:
-    with pytest.raises(CommandRejected) as caught:
-        yield
-    assert str(caught.value) == message
+def given(*, checked: tuple[str, ...] = (), unchecked: tuple[str, ...] = ()) -> AggregateTest[TodoListState]:
+    """Return a list with these todos."""
+    added = [TodoListTodoAddedEvent(LIST, todo, "x") for todo in (*checked, *unchecked)]
+    return empty.given(*added, *(TodoListTodoCheckedEvent(LIST, todo, all_checked=False) for todo in checked))
 
 
-def state_of(*, checked: tuple[str, ...] = (), unchecked: tuple[str, ...] = ()) -> TodoListState:
-    return TodoListState(todos={**dict.fromkeys(checked, True), **dict.fromkeys(unchecked, False)})
+def exactly(message: str) -> str:
+    """Return the pattern of one whole message."""
+    return f"^{message}$"
 
 
 def test_create_tells_id_and_name() -> None:
-    event = aggregate.create(TodoListCreateCommand(LIST, "Groceries"))
+    outcome = nothing.when(TodoListCreateCommand(LIST, "Groceries"))
 
-    assert event == TodoListCreatedEvent(LIST, "Groceries")
-    assert aggregate.on_created(event) == TodoListState()
+    outcome.expect(TodoListCreatedEvent(LIST, "Groceries")).expect_state(TodoListState())
 
 
 @pytest.mark.parametrize("name", ["", " ", "\t\n"])
 def test_create_needs_a_name(name: str) -> None:
-    with rejected("Error: Content is empty"):
-        aggregate.create(TodoListCreateCommand(LIST, name))
+    outcome = nothing.when(TodoListCreateCommand(LIST, name))
+
+    outcome.expect_error(CommandRejected, match=exactly("Error: Content is empty"))
 
 
 def test_create_needs_an_id() -> None:
-    with rejected("Error: Todo Id is null"):
-        aggregate.create(TodoListCreateCommand(" ", "Groceries"))
+    outcome = nothing.when(TodoListCreateCommand(" ", "Groceries"))
+
+    outcome.expect_error(CommandRejected, match=exactly("Error: Todo Id is null"))
 
 
 def test_a_list_without_checked_todos_can_be_deleted() -> None:
-    state = state_of(unchecked=("a",))
+    outcome = given(unchecked=("a",)).when(TodoListDeleteCommand(LIST))
 
-    event = aggregate.delete(TodoListDeleteCommand(LIST), state)
-    aggregate.on_deleted(event, state)
+    outcome.expect(TodoListDeletedEvent(LIST)).expect_deleted()
 
-    assert event == TodoListDeletedEvent(LIST)
-    assert state.deleted
+
+def test_a_deleted_list_takes_no_command() -> None:
+    deleted = empty.given(TodoListDeletedEvent(LIST))
+
+    deleted.when(TodoListAddTodoCommand(LIST, "a", "Milk")).expect_error(AggregateDeleted)
 
 
 def test_a_list_with_a_checked_todo_cannot_be_deleted() -> None:
-    with rejected("Error: List contains a checked todo"):
-        aggregate.delete(TodoListDeleteCommand(LIST), state_of(checked=("a",), unchecked=("b",)))
+    outcome = given(checked=("a",), unchecked=("b",)).when(TodoListDeleteCommand(LIST))
+
+    outcome.expect_error(CommandRejected, match=exactly("Error: List contains a checked todo"))
 
 
 def test_a_todo_is_added_unchecked() -> None:
-    state = state_of()
+    outcome = empty.when(TodoListAddTodoCommand(LIST, "a", "Milk"))
 
-    event = aggregate.add_todo(TodoListAddTodoCommand(LIST, "a", "Milk"), state)
-    aggregate.on_todo_added(event, state)
-
-    assert event == TodoListTodoAddedEvent(LIST, "a", "Milk")
-    assert state.todos == {"a": False}
+    outcome.expect(TodoListTodoAddedEvent(LIST, "a", "Milk")).expect_state(TodoListState(todos={"a": False}))
 
 
 @pytest.mark.parametrize(
@@ -87,51 +86,49 @@ def test_a_todo_is_added_unchecked() -> None:
     ],
 )
 def test_a_todo_that_is_wrong_is_not_added(todo: str, content: str, message: str) -> None:
-    with rejected(message):
-        aggregate.add_todo(TodoListAddTodoCommand(LIST, todo, content), state_of(unchecked=("a",)))
+    outcome = given(unchecked=("a",)).when(TodoListAddTodoCommand(LIST, todo, content))
+
+    outcome.expect_error(CommandRejected, match=exactly(message))
 
 
 def test_a_list_takes_five_todos() -> None:
-    state = state_of()
-    for number in range(MAX_TODOS):
-        aggregate.on_todo_added(aggregate.add_todo(TodoListAddTodoCommand(LIST, f"t{number}", "x"), state), state)
+    assert MAX_TODOS == 5
+    full = empty.given_commands(*(TodoListAddTodoCommand(LIST, f"t{number}", "x") for number in range(5)))
+    outcome = full.when(TodoListAddTodoCommand(LIST, "t5", "x"))
 
-    assert len(state.todos) == 5
-    with rejected("Todo list is full"):
-        aggregate.add_todo(TodoListAddTodoCommand(LIST, "t5", "x"), state)
+    outcome.expect_error(CommandRejected, match=exactly("Todo list is full"))
 
 
 def test_a_removed_todo_makes_room() -> None:
-    state = state_of(unchecked=("a", "b", "c", "d", "e"))
+    full = given(unchecked=("a", "b", "c", "d", "e"))
 
-    event = aggregate.remove_todo(TodoListRemoveTodoCommand(LIST, "c"), state)
-    aggregate.on_todo_removed(event, state)
-
-    assert event == TodoListTodoRemovedEvent(LIST, "c")
-    assert aggregate.add_todo(TodoListAddTodoCommand(LIST, "f", "x"), state)
+    full.when(TodoListRemoveTodoCommand(LIST, "c")).expect(TodoListTodoRemovedEvent(LIST, "c"))
+    full.given(TodoListTodoRemovedEvent(LIST, "c")).when(TodoListAddTodoCommand(LIST, "f", "x")).expect(
+        TodoListTodoAddedEvent(LIST, "f", "x")
+    )
 
 
 @pytest.mark.parametrize(("todo", "message"), [("x", "Todo not present"), ("a", "Todo already checked")])
 def test_only_a_present_unchecked_todo_can_be_removed_or_checked(todo: str, message: str) -> None:
-    state = state_of(checked=("a",), unchecked=("b",))
+    todos = given(checked=("a",), unchecked=("b",))
 
-    with rejected(message):
-        aggregate.remove_todo(TodoListRemoveTodoCommand(LIST, todo), state)
-    with rejected(message):
-        aggregate.check_todo(TodoListCheckTodoCommand(LIST, todo), state)
+    todos.when(TodoListRemoveTodoCommand(LIST, todo)).expect_error(CommandRejected, match=exactly(message))
+    todos.when(TodoListCheckTodoCommand(LIST, todo)).expect_error(CommandRejected, match=exactly(message))
 
 
 def test_the_last_check_completes_the_list() -> None:
-    state = state_of(unchecked=("a", "b"))
+    todos = given(unchecked=("a", "b"))
+    first = TodoListTodoCheckedEvent(LIST, "b", all_checked=False)
 
-    first = aggregate.check_todo(TodoListCheckTodoCommand(LIST, "b"), state)
-    aggregate.on_todo_checked(first, state)
-    last = aggregate.check_todo(TodoListCheckTodoCommand(LIST, "a"), state)
-
-    assert first == TodoListTodoCheckedEvent(LIST, "b", all_checked=False)
-    assert last == TodoListTodoCheckedEvent(LIST, "a", all_checked=True)
-    assert state.todos == {"a": False, "b": True}
+    todos.when(TodoListCheckTodoCommand(LIST, "b")).expect(first).expect_state(
+        TodoListState(todos={"a": False, "b": True})
+    )
+    todos.given(first).when(TodoListCheckTodoCommand(LIST, "a")).expect(
+        TodoListTodoCheckedEvent(LIST, "a", all_checked=True)
+    )
 
 
 def test_the_only_todo_completes_its_list() -> None:
-    assert aggregate.check_todo(TodoListCheckTodoCommand(LIST, "a"), state_of(unchecked=("a",))).all_checked
+    outcome = given(unchecked=("a",)).when(TodoListCheckTodoCommand(LIST, "a"))
+
+    outcome.expect(TodoListTodoCheckedEvent(LIST, "a", all_checked=True))
