@@ -133,9 +133,14 @@ class Worker(Generic[R]):
     async def _stop(self) -> None:
         for _ in self._threads:
             self._queue.put(None)
+        await uncancelled(asyncio.ensure_future(self._ended()))
+
+    async def _ended(self) -> None:
         for thread, finished in self._threads:
-            await uncancelled(finished)
-            thread.join()
+            await finished
+            # Its last word is said, so this takes a moment only; join() would block the loop meanwhile.
+            while thread.is_alive():
+                await asyncio.sleep(0)  # noqa: ASYNC110 - a thread's end tells nobody
         self._threads.clear()
 
     # In the threads
