@@ -104,6 +104,10 @@ class Troubled(Aggregate[TroubledState]):
         }
         if event.note == "self":
             self._seen += 1
+        if event.note == "once":
+            self._seen += 1
+            if self._seen > 1:
+                raise LookupError("folded already")
         if event.note == "raise":
             raise LookupError("cannot fold")
         return TroubledState(notes=[notes.get(event.note, self._seen)])

@@ -397,6 +397,10 @@ class TestRulesThatAlwaysHold:
         with fails("Troubled: folding the same events again gives another state", "when:\n    TroubleCommand("):
             aggregate_test(Troubled).given(NotedEvent("T_1", "clock")).when(TroubleCommand("T_1", "fail"))
 
+    def test_folding_that_works_once(self) -> None:
+        with fails("Troubled: folding the same events again fails", "got:\n    LookupError('folded already')"):
+            aggregate_test(Troubled).when(StartCommand("T_1", "once"))
+
     def test_a_handler_that_cannot_fold_is_an_error(self) -> None:
         outcome = aggregate_test(Troubled).given(NotedEvent("T_1", "raise")).when(TroubleCommand("T_1", "fine"))
 

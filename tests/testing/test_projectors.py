@@ -190,6 +190,16 @@ class TestWhatIsInjected:
 
         test.when(OrderCancelledEvent("ORD_1")).expect_error(TimeoutError, match=r"not ended after 0.01 s")
 
+    @pytest.mark.parametrize("error", [TimeoutError("mine"), ZeroDivisionError("mine")])
+    def test_errors_of_handlers_in_threads(self, error: Exception) -> None:
+        seen = Seen()
+        seen.error = error
+        outcome = projector_test(Curious, injector={Seen: seen}).when(PLACED)
+
+        outcome.expect_error(type(error), match="mine")
+        with fails("Curious: the event was handled", "mine"):
+            outcome.expect_ignored()
+
     def test_contexts_of_the_component(self) -> None:
         test = projector_test(European, injector={Seen: Seen()})
 
@@ -284,6 +294,7 @@ class Seen:
         self.statuses: list[ProjectorStatus] = []
         self.messages: list[EventMessage[Any]] = []
         self.views: list[OrderView] = []
+        self.error: Exception | None = None
 
 
 class Curious(Projector, version=1):
@@ -301,6 +312,8 @@ class Curious(Projector, version=1):
         metadata: Metadata,
         now: datetime,
     ) -> None:
+        if self._seen.error is not None:
+            raise self._seen.error
         assert (metadata, now) == (message.metadata, message.timestamp)
         self._seen.statuses.append(status)
         self._seen.messages.append(message)

@@ -100,6 +100,7 @@ class TestExpect:
         payments.when(PAID).expect_no_saga().expect_ignored().expect_commands()
         payments.given(PLACED, PAID).when(PAID).expect_no_saga()
         payments.given(PLACED).when(PaymentCapturedEvent("ORD_2", 12)).expect_no_saga()
+        payments.given(PLACED).when(ValueEvent("ORD_1")).expect_no_saga()
 
     async def test_inside_a_running_loop(self) -> None:
         payments.given(PLACED).when(PAID).expect_ended()
@@ -139,6 +140,8 @@ class TestExpect:
         outcome.expect_error(RequestTimeout, match="no answer").expect_commands(PaymentCaptureCommand("ORD_1", 12))
         with fails("PaymentSaga: an error was raised", "got:\n    RequestTimeout('no answer')"):
             test.when(PLACED).expect_no_saga()
+        with fails("PaymentSaga: the event was handled", "got:\n    RequestTimeout('no answer')"):
+            test.when(PLACED).expect_ignored()
         with fails("PaymentSaga: the given OrderPlacedEvent", "RequestTimeout('no answer')"):
             test.given(PLACED).when(PAID)
 

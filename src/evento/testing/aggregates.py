@@ -248,9 +248,9 @@ class _History:
             state = await self._folded()
         except Wrong:
             raise
-        except Exception:
+        except Exception as again:
             if error is None:
-                raise
+                raise Wrong("folding the same events again fails", got=again, because=again) from again
             state = None  # folding has failed before: that is the error
         self._check_snapshot(state)
         return message, error, state

@@ -166,7 +166,7 @@ class Outcome:
 
     def _got(self) -> Any:
         """Return what there is instead of an error."""
-        return Words("no error")
+        raise NotImplementedError
 
 
 def json_copy(state: Any, state_type: Any, problem: str) -> Any:
