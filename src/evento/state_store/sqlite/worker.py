@@ -139,8 +139,8 @@ class Worker(Generic[R]):
         for thread, finished in self._threads:
             await finished
             # Its last word is said, so this takes a moment only; join() would block the loop meanwhile.
-            while thread.is_alive():
-                await asyncio.sleep(0)  # noqa: ASYNC110 - a thread's end tells nobody
+            while thread.is_alive():  # noqa: ASYNC110 - a thread's end tells nobody
+                await asyncio.sleep(0)
         self._threads.clear()
 
     # In the threads
