@@ -39,6 +39,7 @@ from evento.errors import (
     StoreUnavailable,
     TooManyPendingRequests,
 )
+from evento.gateway import current_handling
 from evento.state_store import StateStore
 
 THINGS = ConsumerId("test_bundle", "ThingProjector", 1, "*")
@@ -103,6 +104,25 @@ async def test_a_failure_that_passes_within_the_retries_is_forgotten(
     assert handle.seen.positions == [1, 2]
     found = await stored(state)
     assert (found.dead, found.errors, found.failing_since) == (0, 0, None)
+
+
+async def test_a_retry_sends_the_same_ids_and_tells_its_attempt(
+    events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    runs: list[tuple[int, str]] = []
+
+    async def handle(message: EventMessage[Any]) -> None:
+        handling = current_handling()
+        assert handling is not None
+        runs.append((handling.attempt, handling.next_id("Command", "X")))
+        if len(runs) < 3:
+            raise ValueError
+
+    await add(events, *things(1))
+    async with group_of(events, state, ThingProjector(handle)) as group:
+        await group.caught_up(10)
+    assert [attempt for attempt, _ in runs] == [1, 2, 3]
+    assert len({message_id for _, message_id in runs}) == 1
 
 
 async def test_later_events_of_the_aggregate_wait_others_do_not(
