@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
 import msgspec
+import pytest
 
 from evento import AggregateState, FencingToken, ProjectorStatus, SagaState
 
@@ -40,6 +46,26 @@ def test_associations() -> None:
     steps.unset_association("order_id")
     assert steps.associations == {"number": 7}
     assert Steps().associations == {}
+
+
+def test_associations_are_kept_as_json_has_them() -> None:
+    class Colour(Enum):
+        RED = "red"
+
+    steps = Steps()
+    number = UUID("6b0d4d83-6d0c-5c6a-8f2e-0d5f6f0c4c6e")
+    steps.set_association("id", number)
+    steps.set_association("colour", Colour.RED)
+    steps.set_association("price", Decimal("1.50"))
+    steps.set_association("paid", True)
+    assert steps.associations == {"id": str(number), "colour": "red", "price": "1.50", "paid": True}
+    assert msgspec.json.decode(msgspec.json.encode(steps), type=Steps) == steps
+
+
+@pytest.mark.parametrize("value", [None, 1.5, ["O_1"], {"order": 1}])
+def test_an_association_is_one_value(value: Any) -> None:
+    with pytest.raises(TypeError, match="'order_id' must be a text, an integer or a bool"):
+        Steps().set_association("order_id", value)
 
 
 def test_a_saga_ends() -> None:

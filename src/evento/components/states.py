@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from datetime import date
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from msgspec import Struct, to_builtins
 
 __all__ = ["AggregateState", "SagaState"]
 
 Scalar = str | int | bool
+Associated = Scalar | UUID | Enum | Decimal | date
 
 
 class AggregateState(Struct, kw_only=True):
@@ -20,14 +27,26 @@ class AggregateState(Struct, kw_only=True):
 
 
 class SagaState(Struct, kw_only=True):
-    """What a saga remembers between events: a mutable struct with associations that find it again."""
+    """What a saga remembers between events: a mutable struct with associations that find it again.
+
+    Events find the saga by an equal value of the same JSON type: the text "7" is not the number 7. An association
+    belongs to one saga at a time, and a saga that has none left can only be ended.
+    """
 
     associations: dict[str, Scalar] = {}
     ended: bool = False
 
-    def set_association(self, name: str, value: Scalar) -> None:
-        """Make events whose property ``name`` equals ``value`` find this saga."""
-        self.associations[name] = value
+    def set_association(self, name: str, value: Associated) -> None:
+        """Make events whose property ``name`` equals ``value`` find this saga.
+
+        What JSON writes as text or a number (UUID, enum, Decimal, date and time) is kept as that.
+
+        :raises TypeError: the value is None, a number with a fraction, or no single value.
+        """
+        plain: Any = to_builtins(value)
+        if not isinstance(plain, (str, int)):
+            raise TypeError(f"the association {name!r} must be a text, an integer or a bool, not {value!r:.100}")
+        self.associations[name] = plain
 
     def get_association(self, name: str) -> Scalar | None:
         """Return the value of an association; None when it is not set."""

@@ -1,6 +1,6 @@
 """Payloads, envelopes, metadata and their codec."""
 
-from evento.messages.codec import MAX_PAYLOAD_BYTES, decode, seal, seal_result, unseal_result
+from evento.messages.codec import MAX_PAYLOAD_BYTES, decode, seal, seal_result, seal_state, unseal_result
 from evento.messages.definition import PayloadDefinition, PayloadKind, Source, definition_of, result_type_of
 from evento.messages.envelopes import (
     CommandMessage,
@@ -66,6 +66,7 @@ __all__ = [
     "result_type_of",
     "seal",
     "seal_result",
+    "seal_state",
     "to_micros",
     "unseal_result",
 ]

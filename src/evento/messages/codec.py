@@ -15,7 +15,7 @@ from evento.errors import PayloadError
 from evento.messages.definition import definition_of
 from evento.messages.payloads import Payload
 
-__all__ = ["MAX_PAYLOAD_BYTES", "decode", "seal", "seal_result", "unseal_result"]
+__all__ = ["MAX_PAYLOAD_BYTES", "decode", "seal", "seal_result", "seal_state", "unseal_result"]
 
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
 """The default limit of one encoded payload."""
@@ -79,6 +79,22 @@ def unseal_result(query: type[Payload], data: bytes) -> Any:
         return definition.result_decoder.decode(data)
     except _UNDECODABLE as error:
         raise PayloadError(f"answer of {definition.name}: {error}", name=definition.name) from error
+
+
+def seal_state(state: Any, decoder: msgspec.json.Decoder[Any], name: str) -> bytes:
+    """Return a state as JSON, checked to come back from it as it is.
+
+    :param decoder: of the state's type.
+    :param name: what messages call it.
+    """
+    data = _encoded(state, name, MAX_PAYLOAD_BYTES)
+    try:
+        copy = decoder.decode(data)
+    except _UNDECODABLE as error:
+        raise PayloadError(f"{name}: {error}", name=name) from error
+    if copy != state:
+        _compare(state, copy, name)
+    return data
 
 
 def _encoded(value: Any, name: str, limit: int) -> bytes:
