@@ -111,12 +111,26 @@ async def test_an_older_schema_is_migrated_once(tmp_path: Path, monkeypatch: pyt
     def add_column(connection: object) -> None:
         connection.execute(text("ALTER TABLE evento_consumer ADD COLUMN note TEXT"))  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
-    monkeypatch.setattr(schema, "MIGRATIONS", {2: add_column})
+    newer = schema.SCHEMA_VERSION + 1
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", newer)
+    monkeypatch.setattr(schema, "MIGRATIONS", {newer: add_column})
     for _ in range(2):
         async with SqlConsumerStateStore(url(path)) as store, store.begin() as connection:
             assert (await connection.execute(text("SELECT note FROM evento_consumer"))).all() == [(None,)]
-            assert await connection.scalar(text("SELECT version FROM evento_consumer_schema")) == 2
+            assert await connection.scalar(text("SELECT version FROM evento_consumer_schema")) == newer
+
+
+async def test_the_first_schema_gets_the_tables_of_sagas(tmp_path: Path) -> None:
+    path = tmp_path / "consumers.db"
+    async with SqlConsumerStateStore(url(path)) as store:
+        await store.register(CONSUMER, START)
+        async with store.begin() as connection:
+            await connection.execute(text("DROP TABLE evento_consumer_saga"))
+            await connection.execute(text("DROP TABLE evento_consumer_saga_association"))
+            await connection.execute(text("UPDATE evento_consumer_schema SET version = 1"))
+    async with SqlConsumerStateStore(url(path)) as store:
+        assert await store.load(CONSUMER) is not None
+        assert await store.find_saga(CONSUMER, "order_id=1") is None
 
 
 async def test_stores_that_open_a_new_file_together_agree(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ Promises that hold for all adapters (``evento.testing.conformance`` checks them)
 
 * The initial position of a consumer is stored once; whoever registers it later gets what is stored.
 * One owner at a time holds the lease of a consumer. Every grant has a higher fencing token than all before.
-* A checkpoint is committed only under the current token, together with the events that are parked at it, or not at
-  all: a holder that has lost its lease without knowing it can write nothing.
+* A checkpoint is committed only under the current token, together with the events that are parked at it and the sagas
+  that have changed, or not at all: a holder that has lost its lease without knowing it can write nothing.
+* An association belongs to one saga of a consumer at a time.
 * Time is the database's: no clock of a process decides about a lease.
 """
 
@@ -25,7 +26,9 @@ __all__ = [
     "ConsumerLease",
     "ConsumerStateStore",
     "DeadEvent",
+    "SagaChange",
     "StoredConsumer",
+    "StoredSaga",
 ]
 
 
@@ -108,6 +111,28 @@ class DeadEvent:
     parked_at: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class StoredSaga:
+    """One saga of a consumer: its id, and its state as JSON."""
+
+    id: str
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SagaChange:
+    """What becomes of a saga: its new state, None when it has ended, and the associations that come and go.
+
+    An association is ``property=value`` with the value as JSON, compared to the letter: ``order_id="7"`` is not
+    ``order_id=7``.
+    """
+
+    id: str
+    state: bytes | None
+    added: frozenset[str] = frozenset()
+    removed: frozenset[str] = frozenset()
+
+
 class CheckpointTransaction(Protocol):
     """An open transaction of the consumer state store's database, in which handlers write and the checkpoint moves.
 
@@ -171,9 +196,17 @@ class ConsumerStateStore(Protocol):
         ...
 
     async def commit(
-        self, lease: ConsumerLease, position: int, *, parked: Sequence[DeadEvent] = (), dead_streak: int = 0
+        self,
+        lease: ConsumerLease,
+        position: int,
+        *,
+        parked: Sequence[DeadEvent] = (),
+        dead_streak: int = 0,
+        sagas: Sequence[SagaChange] = (),
     ) -> None:
-        """Move the checkpoint and park events, in one transaction; counted errors are reset.
+        """Move the checkpoint, park events and write sagas, in one transaction; counted errors are reset.
+
+        All associations that go are gone before others come, so that one may pass from saga to saga.
 
         :raises LeaseLost: the token is not the current one; nothing is written.
         """
@@ -193,4 +226,12 @@ class ConsumerStateStore(Protocol):
 
     async def dead_events(self, consumer: ConsumerId, *, after: int = 0, limit: int = 100) -> Sequence[DeadEvent]:
         """Return dead and waiting events with positions beyond ``after``, ascending."""
+        ...
+
+    async def find_saga(self, consumer: ConsumerId, association: str) -> StoredSaga | None:
+        """Return the saga that has an association; None when there is none."""
+        ...
+
+    async def sagas(self, consumer: ConsumerId, *, after: str = "", limit: int = 100) -> Sequence[StoredSaga]:
+        """Return the sagas of a consumer with ids beyond ``after``, ascending."""
         ...

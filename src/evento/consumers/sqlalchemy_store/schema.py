@@ -9,9 +9,9 @@ from sqlalchemy.dialects.mysql import LONGTEXT, VARCHAR
 
 from evento.errors import SchemaTooNew
 
-__all__ = ["SCHEMA_VERSION", "consumers", "dead_events", "migrate"]
+__all__ = ["SCHEMA_VERSION", "consumers", "dead_events", "migrate", "saga_associations", "sagas"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _metadata = MetaData()
 # MySQL compares text without regard to case unless it is told otherwise, and indexes at most 3072 bytes: 3 x 240 x 4.
@@ -66,7 +66,33 @@ dead_events = Table(
     Column("parked_at", BigInteger, nullable=False),
 )
 
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {}
+# Ids and digests are ASCII: the primary key of four names and one of these stays within the limit of MySQL.
+_DIGEST = String(64).with_variant(VARCHAR(64, charset="ascii", collation="ascii_bin"), "mysql", "mariadb")
+
+sagas = Table(
+    "evento_consumer_saga",
+    _metadata,
+    *_identity(),
+    Column("saga_id", _DIGEST, primary_key=True),
+    Column("state", _TEXT, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+)
+
+saga_associations = Table(
+    "evento_consumer_saga_association",
+    _metadata,
+    *_identity(),
+    Column("digest", _DIGEST, primary_key=True),  # of the association, which may be too long for an index
+    Column("association", _TEXT, nullable=False),
+    Column("saga_id", _DIGEST, nullable=False),
+)
+
+
+def _add_sagas(connection: Connection) -> None:
+    _metadata.create_all(connection, tables=[sagas, saga_associations])
+
+
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: _add_sagas}
 """What turns the schema of version n - 1 into that of version n. A new database gets the tables above at once."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Row, Table, Update, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, Row, Update, delete, func, insert, or_, select, update
 from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
@@ -20,8 +20,19 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
-from evento.consumers.port import Checkpoint, ConsumerId, ConsumerLease, DeadEvent, StoredConsumer
+from evento.consumers.port import (
+    Checkpoint,
+    ConsumerId,
+    ConsumerLease,
+    DeadEvent,
+    SagaChange,
+    StoredConsumer,
+    StoredSaga,
+)
 from evento.consumers.sqlalchemy_store.dialects import database_now, make_engine, probe
+from evento.consumers.sqlalchemy_store.identity import fields_of as _fields
+from evento.consumers.sqlalchemy_store.identity import is_of as _is
+from evento.consumers.sqlalchemy_store.sagas import find_saga, list_sagas, write_sagas
 from evento.consumers.sqlalchemy_store.schema import consumers, dead_events, migrate
 from evento.errors import EventoError, LeaseLost, StoreUnavailable
 
@@ -209,11 +220,19 @@ class SqlConsumerStateStore:
     # Checkpoints -------------------------------------------------------------------------------------------------
 
     async def commit(
-        self, lease: ConsumerLease, position: int, *, parked: Sequence[DeadEvent] = (), dead_streak: int = 0
+        self,
+        lease: ConsumerLease,
+        position: int,
+        *,
+        parked: Sequence[DeadEvent] = (),
+        dead_streak: int = 0,
+        sagas: Sequence[SagaChange] = (),
     ) -> None:
-        """Move the checkpoint and park events, in one transaction; counted errors are reset."""
+        """Move the checkpoint, park events and write sagas, in one transaction; counted errors are reset."""
         async with self._operation() as connection:
             await _write(connection, lease, position, parked, dead_streak)
+            if sagas:  # behind the fence: who has lost the lease meets LeaseLost, not the rows of the new owner
+                await write_sagas(connection, lease.consumer, sagas)
 
     async def record_error(self, lease: ConsumerLease, error: str) -> None:
         """Count a failure; nothing happens when the lease is lost."""
@@ -239,6 +258,18 @@ class SqlConsumerStateStore:
         query = select(dead_events).where(_is(dead_events, consumer), position > after).order_by(position).limit(limit)
         async with self._operation() as connection:
             return [_dead_event(row) for row in await connection.execute(query)]
+
+    # Sagas -------------------------------------------------------------------------------------------------------
+
+    async def find_saga(self, consumer: ConsumerId, association: str) -> StoredSaga | None:
+        """Return the saga that has an association; None when there is none."""
+        async with self._operation() as connection:
+            return await find_saga(connection, consumer, association)
+
+    async def sagas(self, consumer: ConsumerId, *, after: str = "", limit: int = 100) -> Sequence[StoredSaga]:
+        """Return the sagas of a consumer with ids beyond ``after``, ascending."""
+        async with self._operation() as connection:
+            return await list_sagas(connection, consumer, after, limit)
 
 
 class SqlCheckpointTransaction:
@@ -299,14 +330,6 @@ async def _write(
             position=position,
             token=lease.token,
         )
-
-
-def _is(table: Table, consumer: ConsumerId) -> ColumnElement[bool]:
-    return and_(*(table.c[name] == value for name, value in _fields(consumer).items()))
-
-
-def _fields(value: ConsumerId | Checkpoint) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in value.__slots__}
 
 
 def _held(lease: ConsumerLease) -> Update:

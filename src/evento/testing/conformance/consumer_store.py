@@ -20,8 +20,17 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
-from evento.consumers.port import Checkpoint, ConsumerId, ConsumerLease, ConsumerStateStore, DeadEvent
+from evento.consumers.port import (
+    Checkpoint,
+    ConsumerId,
+    ConsumerLease,
+    ConsumerStateStore,
+    DeadEvent,
+    SagaChange,
+    StoredSaga,
+)
 from evento.errors import LeaseLost
 
 __all__ = ["ConsumerStateStoreConformance"]
@@ -45,6 +54,13 @@ def dead_event(position: int, *, key: str | None = "ORD_1", waiting: bool = Fals
         traceback="" if waiting else "Traceback ...",
         attempts=0 if waiting else 4,
     )
+
+
+def change(
+    id: str, state: bytes | None, *, added: set[str] | None = None, removed: set[str] | None = None
+) -> SagaChange:
+    """Return what becomes of a saga."""
+    return SagaChange(id, state, frozenset(added or ()), frozenset(removed or ()))
 
 
 class ConsumerStateStoreConformance:
@@ -258,6 +274,99 @@ class ConsumerStateStoreConformance:
         await store.register(other, START)
         assert await store.dead_events(other) == []
         assert await store.dead_keys(other) == frozenset()
+
+    # Sagas
+
+    async def test_a_saga_is_found_by_each_of_its_associations(
+        self, store: ConsumerStateStore, lease: ConsumerLease
+    ) -> None:
+        state = '{"note": "größe \N{SNOWMAN}"}'.encode()
+        await store.commit(lease, 1, sagas=[change("S1", state, added={'order_id="O_1"', "number=7"})])
+        for association in ('order_id="O_1"', "number=7"):
+            assert await store.find_saga(CONSUMER, association) == StoredSaga("S1", state)
+        stored = await store.load(CONSUMER)
+        assert stored is not None
+        assert stored.checkpoint.position == 1
+
+    async def test_associations_are_compared_to_the_letter(
+        self, store: ConsumerStateStore, lease: ConsumerLease
+    ) -> None:
+        long = "x" * 5_000
+        await store.commit(lease, 1, sagas=[change("S1", b"{}", added={'a="x"', "n=1", "t=true", f'long="{long}"'})])
+        for other in ('a="X"', 'a="x "', "A=x", 'n="1"', "n=1.0", "t=1", 't="true"', f'long="{long}y"', 'a="x'):
+            assert await store.find_saga(CONSUMER, other) is None
+        assert await store.find_saga(CONSUMER, f'long="{long}"') == StoredSaga("S1", b"{}")
+
+    async def test_a_saga_changes_its_state_and_associations(
+        self, store: ConsumerStateStore, lease: ConsumerLease
+    ) -> None:
+        await store.commit(lease, 1, sagas=[change("S1", b"1", added={"a=1", "b=1"})])
+        await store.commit(lease, 2, sagas=[change("S1", b"2", added={"c=1"}, removed={"a=1"})])
+        assert await store.find_saga(CONSUMER, "a=1") is None
+        assert (
+            await store.find_saga(CONSUMER, "b=1") == await store.find_saga(CONSUMER, "c=1") == StoredSaga("S1", b"2")
+        )
+
+    async def test_a_saga_that_has_ended_is_gone_with_its_associations(
+        self, store: ConsumerStateStore, lease: ConsumerLease
+    ) -> None:
+        await store.commit(lease, 1, sagas=[change("S1", b"1", added={"a=1", "b=1"})])
+        await store.commit(lease, 2, sagas=[change("S1", None, removed={"a=1", "b=1"})])
+        assert await store.find_saga(CONSUMER, "a=1") is None
+        assert await store.sagas(CONSUMER) == []
+        await store.commit(lease, 3, sagas=[change("S2", b"3", added={"a=1"})])
+        assert await store.find_saga(CONSUMER, "a=1") == StoredSaga("S2", b"3")
+
+    async def test_an_association_may_pass_from_one_saga_to_another(
+        self, store: ConsumerStateStore, lease: ConsumerLease
+    ) -> None:
+        await store.commit(lease, 1, sagas=[change("S1", b"1", added={"a=1"}), change("S2", b"2", added={"a=2"})])
+        await store.commit(
+            lease,
+            2,
+            sagas=[
+                change("S1", b"1", added={"a=2"}, removed={"a=1"}),
+                change("S2", b"2", added={"a=1"}, removed={"a=2"}),
+            ],
+        )
+        assert await store.find_saga(CONSUMER, "a=1") == StoredSaga("S2", b"2")
+        assert await store.find_saga(CONSUMER, "a=2") == StoredSaga("S1", b"1")
+
+    async def test_an_association_of_two_sagas_is_refused_with_the_checkpoint(
+        self, store: ConsumerStateStore, lease: ConsumerLease
+    ) -> None:
+        await store.commit(lease, 1, sagas=[change("S1", b"1", added={"a=1"})])
+        with pytest.raises(IntegrityError):
+            await store.commit(lease, 2, sagas=[change("S2", b"2", added={"a=1"})])
+        stored = await store.load(CONSUMER)
+        assert stored is not None
+        assert stored.checkpoint.position == 1
+        assert await store.sagas(CONSUMER) == [StoredSaga("S1", b"1")]
+
+    async def test_a_lost_lease_writes_no_saga(self, store: ConsumerStateStore, lease: ConsumerLease) -> None:
+        taken = await store.acquire(CONSUMER, owner="b", ttl=60, take_over=True)
+        assert taken is not None
+        await store.commit(taken, 1, sagas=[change("S1", b"new", added={"a=1"})])
+        with pytest.raises(LeaseLost):
+            await store.commit(lease, 1, sagas=[change("S2", b"old", added={"a=1"})])
+        assert await store.sagas(CONSUMER) == [StoredSaga("S1", b"new")]
+
+    async def test_sagas_belong_to_one_consumer(self, store: ConsumerStateStore, lease: ConsumerLease) -> None:
+        other = replace(CONSUMER, version=2)
+        await store.register(other, START)
+        others = await store.acquire(other, owner="a", ttl=60)
+        assert others is not None
+        await store.commit(lease, 1, sagas=[change("S1", b"1", added={"a=1"})])
+        assert await store.find_saga(other, "a=1") is None
+        await store.commit(others, 1, sagas=[change("S1", b"2", added={"a=1"})])
+        assert await store.find_saga(CONSUMER, "a=1") == StoredSaga("S1", b"1")
+        assert await store.sagas(other) == [StoredSaga("S1", b"2")]
+
+    async def test_sagas_are_listed_in_pages(self, store: ConsumerStateStore, lease: ConsumerLease) -> None:
+        await store.commit(lease, 1, sagas=[change(f"S{n}", b"{}", added={f"a={n}"}) for n in (3, 1, 4, 2)])
+        first = await store.sagas(CONSUMER, limit=3)
+        rest = await store.sagas(CONSUMER, after=first[-1].id, limit=3)
+        assert [saga.id for saga in [*first, *rest]] == ["S1", "S2", "S3", "S4"]
 
     # Transactions of handlers
 
