@@ -185,9 +185,9 @@ async def test_a_second_bundle_of_another_process_is_refused_and_told_who_has_th
 )
 async def test_a_newer_schema_is_left_alone(filled: Path, make_bundle: MakeBundle, file: str, statement: str) -> None:
     _execute(filled.with_name(file), statement.format(7))
-    with pytest.raises(SchemaTooNew, match=rf"{file}.*schema version 8.*(upgrade|install)") as caught:
+    with pytest.raises(SchemaTooNew, match=rf"{file}.*schema version \d+.*(upgrade|install)") as caught:
         await make_bundle().start()
-    assert caught.value.data["found"] == 8
+    assert caught.value.data["found"] > 7
     _execute(filled.with_name(file), statement.format(-7))
     await goes_on(make_bundle)
 

@@ -362,7 +362,7 @@ async def test_the_gate_opens_at_the_head(
     await add(events, *things(5))
     with caplog.at_level(logging.INFO, "evento.consumers"):
         async with group_of(events, state, GateProjector(handle), ThingProjector(Seen()), fetch_size=2) as group:
-            gate = asyncio.create_task(group.heads_reached())
+            gate = asyncio.create_task(group.ready())
             await until(lambda: group.statuses()[1].head_reached)
             assert not gate.done()
             blocked.set()
@@ -379,7 +379,7 @@ async def test_the_gate_opens_at_the_head(
 
 async def test_the_gate_of_an_empty_store_is_open(events: StateStore, state: SqlConsumerStateStore) -> None:
     async with group_of(events, state, GateProjector(Seen())) as group, asyncio.timeout(10):
-        await group.heads_reached()
+        await group.ready()
 
 
 async def test_the_status_of_a_stopped_group_says_so(events: StateStore, state: SqlConsumerStateStore) -> None:

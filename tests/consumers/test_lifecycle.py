@@ -128,7 +128,7 @@ async def test_the_gate_is_released_by_a_stop(events: StateStore, state: SqlCons
     group = group_of(store, state, GateProjector(Seen()))
     async with group:
         store.error = StoreUnavailable("gone")
-        gate = asyncio.create_task(group.heads_reached())
+        gate = asyncio.create_task(group.ready())
     with pytest.raises(Stopped):
         await asyncio.wait_for(gate, 10)
 

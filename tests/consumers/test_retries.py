@@ -439,4 +439,4 @@ async def test_the_gate_does_not_wait_for_a_paused_projector(
     with caplog.at_level(logging.CRITICAL, "evento.consumers"):
         async with group_of(events, state, GateProjector()) as group:
             with pytest.raises(ReadModelBehind, match=r"GateProjector.*paused itself at position 100.*no such table"):
-                await group.heads_reached()
+                await group.ready()

@@ -155,15 +155,15 @@ def things(count: int, *, per_thing: int = 1) -> list[ThingAddedEvent]:
 def group_of(
     state_store: StateStore,
     consumer_store: Any,
-    *projectors: Projector,
+    *components: object,
     bundle_id: str = "test_bundle",
     contexts: Sequence[str] | None = None,
     **options: Any,
 ) -> ConsumerGroup:
-    """Return a group of projectors that is not started."""
+    """Return a group of projectors, sagas and observers that is not started."""
     group = ConsumerGroup(bundle_id, state_store=state_store, consumer_store=consumer_store, **options)
-    for projector in projectors:
-        group.add(component_definition(type(projector)), projector, contexts=contexts)
+    for component in components:
+        group.add(component_definition(type(component)), component, contexts=contexts)
     return group
 
 

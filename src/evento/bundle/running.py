@@ -89,8 +89,8 @@ class RunningBundle:
         await self._stack.aclose()
 
     async def ready(self) -> None:
-        """Wait for the projectors that the bundle must not be without."""
-        await self.consumers.heads_reached()
+        """Wait for the projectors that the bundle must not be without, then start sagas and observers."""
+        await self.consumers.ready()
 
     async def caught_up(self, timeout: float) -> None:
         """Wait until every consumer has committed up to the head and nothing is in flight."""
@@ -189,7 +189,7 @@ class RunningBundle:
                     component, instance, queries=self.queries, wait_for=self._wait_for, **common
                 )
                 await self._serve(component, HandlerKind.QUERY, projection.handle)
-            case Role.PROJECTOR:
+            case Role.PROJECTOR | Role.SAGA:
                 contexts = settings.contexts.get(component.cls, component.contexts)
                 self.consumers.add(component, instance, contexts=contexts)
             case role:

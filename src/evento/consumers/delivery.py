@@ -1,8 +1,8 @@
-"""Delivery: how an event reaches the handler of a component."""
+"""Delivery: how an event reaches the handler of a component; that of projectors."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import datetime
 from typing import Any, Protocol
@@ -18,16 +18,26 @@ from evento.components import (
     Injectable,
     Interceptor,
     ProjectorStatus,
+    Role,
     TracingAgent,
 )
 from evento.consumers.failures import UndecodableEvent
 from evento.consumers.port import CheckpointTransaction, ConsumerId
+from evento.consumers.saga_changes import SagaChanges
 from evento.consumers.status import Standing
 from evento.errors import DefinitionError, PayloadError
 from evento.gateway import CommandGateway, Handling, QueryGateway
 from evento.messages import EventMessage, EventRecord, Metadata, Payload, decode, definition_of
 
-__all__ = ["Delivery", "EventInjection", "ProjectorDelivery", "Transactions"]
+__all__ = [
+    "CheckpointScope",
+    "Delivery",
+    "EventHandler",
+    "EventInjection",
+    "ProjectorDelivery",
+    "Transactions",
+    "executor_of",
+]
 
 
 class Transactions(Protocol):
@@ -38,11 +48,25 @@ class Transactions(Protocol):
         ...
 
 
+class CheckpointScope(Transactions, Protocol):
+    """What a delivery may change together with the checkpoint of its event."""
+
+    @property
+    def sagas(self) -> SagaChanges:
+        """The sagas of the consumer; what changes in them commits with the checkpoint."""
+        ...
+
+
 class Delivery(Protocol):
     """How a role handles one event: what tells projectors, sagas and observers apart.
 
     ``names`` are the wire names of the events that the component handles; no other event is delivered.
     """
+
+    @property
+    def role(self) -> Role:
+        """The role of the component."""
+        ...
 
     @property
     def names(self) -> Sequence[str]:
@@ -57,7 +81,15 @@ class Delivery(Protocol):
         """Return what the event is ordered by: behind a dead event later ones of its key wait. None: none wait."""
         ...
 
-    async def deliver(self, event: EventRecord, transactions: Transactions, attempt: int) -> None:
+    async def begin(self, keys: Collection[str], scope: CheckpointScope) -> None:
+        """Begin a tenure in which these keys have dead events from before."""
+        ...
+
+    async def hold(self, key: str, scope: CheckpointScope) -> None:
+        """Take note that a key has a dead event now, so that :meth:`key_of` tells what else waits behind it."""
+        ...
+
+    async def deliver(self, event: EventRecord, scope: CheckpointScope, attempt: int, /) -> None:
         """Handle an event; errors of the handler pass, :class:`UndecodableEvent` when it cannot be read."""
         ...
 
@@ -65,11 +97,12 @@ class Delivery(Protocol):
 class EventInjection:
     """What a handler may ask for, for the event that is handled now."""
 
-    __slots__ = ("_head", "_standing", "commands", "connection", "message", "queries", "session")
+    __slots__ = ("_head", "_standing", "commands", "connection", "message", "queries", "session", "state")
 
     message: EventMessage[Any]
     connection: AsyncConnection
     session: AsyncSession
+    state: Any
 
     def __init__(
         self,
@@ -101,23 +134,50 @@ class EventInjection:
         return ProjectorStatus(self._standing.head_reached.is_set(), position, max(position, self._head()))
 
 
-class _Handler:
-    """One handler, with everything about it resolved."""
+class EventHandler:
+    """One handler of a consumer, with everything about it resolved."""
 
-    __slots__ = ("decode", "definition", "id", "needs_connection", "needs_session", "payload", "run")
+    __slots__ = (
+        "_decode",
+        "_may_query",
+        "_may_send",
+        "_run",
+        "definition",
+        "id",
+        "needs_connection",
+        "needs_session",
+        "payload",
+    )
 
-    def __init__(self, consumer: ConsumerId, runner: HandlerRunner) -> None:
+    def __init__(self, consumer: ConsumerId, role: Role, runner: HandlerRunner) -> None:
         definition = runner.handler
         if definition.payload is None:
             raise DefinitionError(f"{definition.id} handles no event")
         self.definition = definition
         self.payload = definition.payload
         # What evento.messages.decode() does, without looking the decoder up for every event of a replay.
-        self.decode: Callable[[bytes], Any] = definition_of(definition.payload).decoder.decode
+        self._decode: Callable[[bytes], Any] = definition_of(definition.payload).decoder.decode
+        self._run: Callable[[Any, Any, Handling], Awaitable[Any]] = runner.run
+        self._may_send = role.may_send_commands
+        self._may_query = role.may_query
         self.id = f"{consumer}.{definition.name}"  # part of the ids of what it sends: the same in every run
-        self.run: Callable[[Any, Any, Handling], Awaitable[Any]] = runner.run
         self.needs_session = definition.needs(Injectable.SESSION)
         self.needs_connection = definition.needs(Injectable.CONNECTION) or self.needs_session
+
+    def read(self, event: EventRecord) -> Any:
+        """Return the payload; :class:`UndecodableEvent` when it does not fit the handler's class."""
+        try:
+            return self._decode(event.payload)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            raise _undecodable(self.payload, event) from None
+
+    def run(self, message: EventMessage[Any], injection: EventInjection, attempt: int) -> Awaitable[Any]:
+        """Run the handler; what it sends has the same ids whenever it handles this event."""
+        injection.message = message
+        handling = Handling(
+            message, handler=self.id, may_send=self._may_send, may_query=self._may_query, attempt=attempt
+        )
+        return self._run(message.payload, injection, handling)
 
 
 class ProjectorDelivery:
@@ -137,20 +197,19 @@ class ProjectorDelivery:
         interceptors: Sequence[Interceptor] = (),
         executors: Mapping[str, Executor] | None = None,
     ) -> None:
-        self._may_send = component.role.may_send_commands
-        self._may_query = component.role.may_query
+        self.role = component.role
         # Events come one at a time, so one injection serves them all.
         self._injection = EventInjection(commands=commands, queries=queries, standing=standing, head=head)
-        self._handlers: dict[str, _Handler] = {}
+        self._handlers: dict[str, EventHandler] = {}
         for handler in component.handlers_of(HandlerKind.EVENT):
             runner = HandlerRunner(
                 handler,
                 instance,
                 tracing=tracing,
                 interceptors=interceptors,
-                executor=_executor(component, handler, executors or {}),
+                executor=executor_of(component, handler, executors or {}),
             )
-            self._handlers[handler.payload_name] = _Handler(consumer, runner)
+            self._handlers[handler.payload_name] = EventHandler(consumer, component.role, runner)
         self.names: tuple[str, ...] = tuple(self._handlers)
 
     def handler_of(self, event: EventRecord) -> HandlerDefinition:
@@ -161,29 +220,27 @@ class ProjectorDelivery:
         """Return the aggregate id: events of an aggregate keep their order, also behind a dead one."""
         return event.aggregate_id
 
+    async def begin(self, keys: Collection[str], scope: CheckpointScope) -> None:
+        """Nothing is to be known beforehand."""
+
+    async def hold(self, key: str, scope: CheckpointScope) -> None:
+        """Nothing else waits: an event has one aggregate."""
+
     async def deliver(self, event: EventRecord, transactions: Transactions, attempt: int) -> None:
         """Handle an event."""
-        handler = self._handlers[event.name]
-        try:
-            payload = handler.decode(event.payload)
-        except (msgspec.MsgspecError, ValueError):
-            raise _undecodable(handler.payload, event) from None
-        injection = self._injection
-        injection.message = message = EventMessage(payload, event)
-        handling = Handling(
-            message, handler=handler.id, may_send=self._may_send, may_query=self._may_query, attempt=attempt
-        )
+        handler, injection = self._handlers[event.name], self._injection
+        message = EventMessage(handler.read(event), event)
         if not handler.needs_connection:
-            await handler.run(payload, injection, handling)
+            await handler.run(message, injection, attempt)
             return
         injection.connection = (await transactions.transaction()).connection
         if not handler.needs_session:
-            await handler.run(payload, injection, handling)
+            await handler.run(message, injection, attempt)
             return
         async with AsyncSession(
             injection.connection, expire_on_commit=False, join_transaction_mode="rollback_only"
         ) as injection.session:
-            await handler.run(payload, injection, handling)
+            await handler.run(message, injection, attempt)
             await injection.session.flush()
 
 
@@ -196,9 +253,10 @@ def _undecodable(payload: type[Payload], event: EventRecord) -> UndecodableEvent
     return UndecodableEvent(f"{event.name} at position {event.position} cannot be decoded")
 
 
-def _executor(
+def executor_of(
     component: ComponentDefinition, handler: HandlerDefinition, executors: Mapping[str, Executor]
 ) -> Executor | None:
+    """Return the executor that a handler names; :class:`DefinitionError` when the bundle does not have it."""
     if handler.executor is None:
         return None
     if handler.executor not in executors:

@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from evento.errors import (
     ConcurrencyConflict,
+    EventoError,
     HandlerNotFound,
     Overloaded,
     PayloadError,
@@ -19,7 +20,7 @@ from evento.errors import (
     TransientError,
 )
 
-__all__ = ["Backoff", "UndecodableEvent", "is_transient"]
+__all__ = ["Backoff", "SagaError", "UndecodableEvent", "is_transient"]
 
 MAX_DELAY = 30.0
 MIN_DELAY = 0.01
@@ -45,6 +46,10 @@ class UndecodableEvent(PayloadError):
     def __init__(self, message: str = "", /, **data: Any) -> None:
         super().__init__(message, **data)
         self.type = PayloadError.__name__
+
+
+class SagaError(EventoError):
+    """A saga's handler left a state that cannot be kept; nothing of it was stored."""
 
 
 def is_transient(error: BaseException) -> bool:

@@ -7,12 +7,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from typing import Any
 
 from evento.components import ComponentDefinition, Interceptor, Role, TracingAgent
 from evento.consumers.consumer import Consumer
-from evento.consumers.delivery import ProjectorDelivery
+from evento.consumers.delivery import Delivery, ProjectorDelivery
 from evento.consumers.head import HeadWatch
 from evento.consumers.port import ConsumerId, ConsumerStateStore
+from evento.consumers.sagas import SagaDelivery
 from evento.consumers.settings import ConsumerSettings
 from evento.consumers.status import ConsumerStatus, Standing
 from evento.errors import DefinitionError, ReadModelBehind
@@ -82,31 +84,33 @@ class ConsumerGroup:
         """Add a component, before the group is started: one consumer for each context pattern.
 
         :param contexts: instead of those of the component's class.
-        :raises DefinitionError: it names an executor that is not there, or is no projector.
+        :raises DefinitionError: it names an executor that is not there, or is no projector or saga.
         """
-        if component.role is not Role.PROJECTOR:
+        if component.role not in {Role.PROJECTOR, Role.SAGA}:
             raise component.error(f"{component.role.value}s do not read the event stream")
         for context in dict.fromkeys(component.contexts if contexts is None else contexts):
-            consumer = self._projector(component, instance, context)
+            consumer = self._consumer(component, instance, context)
             self._consumers[consumer.id] = consumer
             if component.wait_for_head_reached:
                 self._gates.append(consumer)
 
-    def _projector(self, component: ComponentDefinition, instance: object, context: str) -> Consumer:
+    def _consumer(self, component: ComponentDefinition, instance: object, context: str) -> Consumer:
         consumer = ConsumerId(self._bundle_id, component.name, component.version, context)
         standing = Standing()
-        delivery = ProjectorDelivery(
-            consumer,
-            component,
-            instance,
-            standing=standing,
-            head=lambda: self._watch.head,
-            commands=self._commands,
-            queries=self._queries,
-            tracing=self._tracing,
-            interceptors=self._interceptors,
-            executors=self._executors,
-        )
+        common: dict[str, Any] = {
+            "standing": standing,
+            "commands": self._commands,
+            "queries": self._queries,
+            "tracing": self._tracing,
+            "interceptors": self._interceptors,
+        }
+        delivery: Delivery
+        if component.role is Role.SAGA:
+            delivery = SagaDelivery(consumer, component, instance, **common)
+        else:
+            delivery = ProjectorDelivery(
+                consumer, component, instance, head=lambda: self._watch.head, executors=self._executors, **common
+            )
         return Consumer(
             consumer,
             component.role,
@@ -117,12 +121,13 @@ class ConsumerGroup:
             watch=self._watch,
             standing=standing,
             settings=self._settings,
+            from_head=component.role is not Role.PROJECTOR,
         )
 
     # Lifecycle ---------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> ConsumerGroup:
-        """Store the initial positions of all consumers, then start them.
+        """Store the initial positions of all consumers, then start the projectors; :meth:`ready` starts the others.
 
         :raises StoreMismatch: the checkpoint of a consumer does not belong to the event store; nothing was started.
         :raises StoreUnavailable: a store cannot be reached.
@@ -132,14 +137,28 @@ class ConsumerGroup:
             for consumer in self._consumers.values():
                 await consumer.register()
             stack.push_async_callback(self._stop)
-            for consumer in self._consumers.values():
-                consumer.start()
+            self._start(lambda role: role is Role.PROJECTOR)
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Stop all consumers: see :meth:`Consumer.stop`."""
         await self._stack.aclose()
+
+    async def ready(self) -> None:
+        """Wait for the projectors with ``wait_for_head_reached=True``, as long as it takes; then start the others.
+
+        Sagas and observers react on what they read from read models, so these come first.
+
+        :raises ReadModelBehind: one of the projectors has paused itself, so that it will never get there.
+        """
+        await asyncio.gather(*(consumer.wait_head_reached() for consumer in self._gates))
+        self._start(lambda role: role is not Role.PROJECTOR)
+
+    def _start(self, chosen: Callable[[Role], bool]) -> None:
+        for consumer in self._consumers.values():
+            if chosen(consumer.role):
+                consumer.start()
 
     async def _stop(self) -> None:
         await asyncio.gather(*(consumer.stop() for consumer in self._consumers.values()))
@@ -149,13 +168,6 @@ class ConsumerGroup:
     def statuses(self) -> list[ConsumerStatus]:
         """Return where each consumer stands."""
         return [consumer.status for consumer in self._consumers.values()]
-
-    async def heads_reached(self) -> None:
-        """Wait for the projectors with ``wait_for_head_reached=True``, as long as it takes.
-
-        :raises ReadModelBehind: one of them has paused itself, so that it will never get there.
-        """
-        await asyncio.gather(*(consumer.wait_head_reached() for consumer in self._gates))
 
     async def wait_for(self, projectors: Collection[str] | None, position: int, deadline: float) -> None:
         """Wait until projectors have committed progress to ``position``; dead and waiting events count as passed.

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from time import monotonic
 
 from evento.consumers.port import CheckpointTransaction, ConsumerLease, ConsumerStateStore, DeadEvent
+from evento.consumers.saga_changes import SagaChanges
 from evento.consumers.signals import Waiters
 from evento.consumers.status import Standing
 from evento.errors import DefinitionError
@@ -44,12 +45,13 @@ class Progress:
         self._stack = AsyncExitStack()
         self._due = math.inf
         self.position = standing.committed
+        self.sagas = SagaChanges(store, lease.consumer)
         self.in_transaction = False
 
     @property
     def is_clean(self) -> bool:
         """Whether everything handled is committed."""
-        return self.position == self._standing.committed
+        return self.position == self._standing.committed and not self.sagas.pending
 
     async def transaction(self) -> CheckpointTransaction:
         """Return the transaction that the next checkpoint commits in."""
@@ -94,7 +96,9 @@ class Progress:
             return
         position, parked, streak = self.position, self._parked, self._standing.dead_streak
         if self._transaction is None:
-            await self._store.commit(self._lease, position, parked=parked, dead_streak=streak)
+            changes = self.sagas.pending
+            await self._store.commit(self._lease, position, parked=parked, dead_streak=streak, sagas=changes)
+            self.sagas.committed()
         else:
             self.check_open()
             await self._transaction.commit(position, parked=parked, dead_streak=streak)
@@ -110,6 +114,7 @@ class Progress:
         """Undo everything since the last checkpoint that was written in a transaction, and go back to it."""
         await self._close()
         self._parked = []
+        self.sagas.drop()
         self._due = math.inf
         self.position = self._standing.handled = self._standing.committed
 

@@ -77,6 +77,7 @@ class Tenure:
         """
         self._standing.state = ConsumerState.RUNNING
         try:
+            await self._delivery.begin(self._held, self._progress)
             while not self._signals.stopping:
                 if self._standing.dead_streak >= self._settings.max_dead_streak:
                     await self._pause()
@@ -247,8 +248,9 @@ class Tenure:
         await self._progress.commit()
         self._standing.last_error = _summary(error)
         self._standing.state = ConsumerState.RUNNING
-        if key is not None:
+        if key is not None and key not in self._held:
             self._held.add(key)
+            await self._delivery.hold(key, self._progress)
         logger.error(
             "%s: %s at position %d is in the dead event queue after %d attempts%s: %s",
             self._consumer, event.name, event.position, attempts,
@@ -280,7 +282,8 @@ class Tenure:
         if not self._standing.head_reached.is_set():
             self._standing.head_reached.set()
             logger.info(
-                "Projector head reached: %s - Version: %d - Context: %s",
+                "%s head reached: %s - Version: %d - Context: %s",
+                self._delivery.role.value,
                 self._consumer.component,
                 self._consumer.version,
                 self._consumer.context,

@@ -1,0 +1,203 @@
+"""Delivery to sagas: an event finds the state that it is associated with, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, cast
+
+import msgspec
+
+from evento.components import (
+    ComponentDefinition,
+    HandlerDefinition,
+    HandlerKind,
+    HandlerRunner,
+    Interceptor,
+    SagaState,
+    TracingAgent,
+)
+from evento.consumers.delivery import CheckpointScope, EventHandler, EventInjection
+from evento.consumers.failures import SagaError, UndecodableEvent
+from evento.consumers.port import ConsumerId, StoredSaga
+from evento.consumers.saga_changes import NONE, SagaChanges
+from evento.consumers.status import Standing
+from evento.errors import PayloadError
+from evento.gateway import CommandGateway, QueryGateway
+from evento.messages import EventMessage, EventRecord, new_id, seal_state
+from evento.messages.decodable import decoder_for
+
+__all__ = ["SagaDelivery", "association_of"]
+
+
+def association_of(name: str, value: object) -> str | None:
+    """Return an association as it is compared and stored, ``name=value`` with the value as JSON; None without a value.
+
+    :raises SagaError: the value is no single one.
+    """
+    if value is None or value is msgspec.UNSET:
+        return None
+    data = msgspec.json.encode(value)
+    if data[:1] in b"{[":
+        raise SagaError(
+            f"{name} is {value!r:.100}, but a saga is found by a single value: give association_property= the name of "
+            "a field that is a text, a number, a bool, an enum or an id",
+            property=name,
+        )
+    return None if data == b"null" else f"{name}={data.decode()}"
+
+
+class SagaDelivery:
+    """Delivers to a saga: one event after another, each to the instance that has its association.
+
+    The handler works on a decoded copy of the state, so that a failed attempt leaves nothing of what it changed; the
+    new state commits with the checkpoint. Behind a dead event all events of the instance wait, by whichever of its
+    associations they come.
+    """
+
+    def __init__(
+        self,
+        consumer: ConsumerId,
+        component: ComponentDefinition,
+        instance: object,
+        *,
+        standing: Standing,
+        commands: CommandGateway | None = None,
+        queries: QueryGateway | None = None,
+        tracing: TracingAgent | None = None,
+        interceptors: Sequence[Interceptor] = (),
+    ) -> None:
+        self.role = component.role
+        self._injection = EventInjection(commands=commands, queries=queries, standing=standing, head=int)
+        self._state = cast(type[SagaState], component.state)
+        self._decoder = decoder_for(self._state)
+        self._handlers: dict[str, EventHandler] = {}
+        for handler in component.handlers_of(HandlerKind.SAGA_EVENT):
+            runner = HandlerRunner(handler, instance, tracing=tracing, interceptors=interceptors)
+            self._handlers[handler.payload_name] = EventHandler(consumer, component.role, runner)
+        self.names: tuple[str, ...] = tuple(self._handlers)
+        self._groups: dict[str, str] = {}
+        """The associations of sagas with dead events, and under which one their events wait."""
+
+    def handler_of(self, event: EventRecord) -> HandlerDefinition:
+        """Return the handler of an event."""
+        return self._handlers[event.name].definition
+
+    # Order behind dead events ------------------------------------------------------------------------------------
+
+    def key_of(self, event: EventRecord) -> str | None:
+        """Return the association by which the event comes, or the one under which events of its saga wait."""
+        handler = self._handlers[event.name]
+        try:
+            association = _association(handler, handler.read(event))
+        except UndecodableEvent:
+            association = _association_in_json(handler, event)
+        except Exception:  # what is wrong with it, its delivery tells
+            return None
+        return None if association is None else self._groups.get(association, association)
+
+    async def begin(self, keys: Collection[str], scope: CheckpointScope) -> None:
+        """Take note of the keys that have dead events from before."""
+        self._groups.clear()
+        for key in keys:
+            await self.hold(key, scope)
+
+    async def hold(self, key: str, scope: CheckpointScope) -> None:
+        """Take note that a key has a dead event now: it stands for all associations of its saga."""
+        self._groups[key] = key
+        saga = await scope.sagas.find(key)
+        if saga is not None:
+            try:
+                state = self._decoded(saga)
+            except PayloadError:
+                return
+            self._groups.update(dict.fromkeys(_associations(state), key))
+
+    # Delivery ----------------------------------------------------------------------------------------------------
+
+    async def deliver(self, event: EventRecord, scope: CheckpointScope, attempt: int) -> None:
+        """Handle an event, unless it concerns no saga."""
+        handler, sagas, injection = self._handlers[event.name], scope.sagas, self._injection
+        payload = handler.read(event)
+        association = _association(handler, payload)
+        if association is None:
+            return
+        saga = await sagas.find(association)
+        if saga is None and not handler.definition.init:
+            return
+        state = injection.state = None if saga is None else self._decoded(saga)
+        before = NONE if state is None else _associations(state)
+        result = await handler.run(EventMessage(payload, event), injection, attempt)
+        state = self._checked(handler, state if result is None else result)
+        if saga is None:
+            if not state.ended:
+                await self._keep(handler, new_id(), state, before, sagas)
+        elif state.ended:
+            sagas.remove(saga.id, before=before)
+        else:
+            await self._keep(handler, saga.id, state, before, sagas)
+
+    def _decoded(self, saga: StoredSaga) -> SagaState:
+        try:
+            return cast(SagaState, self._decoder.decode(saga.state))
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise PayloadError(
+                f"the stored state of the saga {saga.id} is no {self._state.__name__} any more: {error}; give new "
+                "fields a default, or raise the saga's version= to begin anew",
+                saga=saga.id,
+            ) from error
+
+    def _checked(self, handler: EventHandler, state: Any) -> SagaState:
+        name = handler.definition.id
+        if state is None:
+            raise SagaError(f"{name} has begun a saga, but returned no state: return a {self._state.__name__}")
+        if not isinstance(state, self._state):
+            raise SagaError(
+                f"{name} has returned {state!r:.100}: return a {self._state.__name__}, or None to keep the state that "
+                "it was given"
+            )
+        return state
+
+    async def _keep(
+        self, handler: EventHandler, id: str, state: SagaState, before: frozenset[str], sagas: SagaChanges
+    ) -> None:
+        name = handler.definition.id
+        data = seal_state(state, self._decoder, f"state of {name}")
+        after = _associations(state)
+        if not after:
+            raise SagaError(
+                f"{name} has left the saga without an association, so that no event will ever find it: call "
+                "state.set_association(...), or state.end()"
+            )
+        for association in sorted(after - before):
+            other = await sagas.find(association)
+            if other is not None and other.id != id:
+                raise SagaError(
+                    f"{name} has set the association {association}, which another saga has: an association belongs to "
+                    "one saga at a time",
+                    association=association,
+                    saga=other.id,
+                )
+        sagas.put(id, data, before=before, after=after)
+        group = next((self._groups[known] for known in before | after if known in self._groups), None)
+        if group is not None:  # a dead event was handled at last, while later ones still wait
+            self._groups.update(dict.fromkeys(after, group))
+
+
+def _association(handler: EventHandler, payload: Any) -> str | None:
+    name = cast(str, handler.definition.association_property)
+    return association_of(name, getattr(payload, name))
+
+
+def _association_in_json(handler: EventHandler, event: EventRecord) -> str | None:
+    """Return the association of an event that does not fit its class, as far as it can be seen."""
+    name = cast(str, handler.definition.association_property)
+    try:
+        fields = msgspec.json.decode(event.payload)
+        return association_of(name, fields.get(name) if isinstance(fields, dict) else None)
+    except (msgspec.MsgspecError, ValueError, RecursionError, SagaError):
+        return None
+
+
+def _associations(state: SagaState) -> frozenset[str]:
+    texts = (association_of(name, value) for name, value in state.associations.items())
+    return frozenset(text for text in texts if text is not None)
