@@ -18,8 +18,8 @@ from evento.state_store.sqlite.worker import Worker
 __all__ = ["Checkpoints", "checkpoint", "restart_log"]
 
 _EVERY_BYTES = 16 * 1024 * 1024
-_LOG_LIMIT = 64 * 1024 * 1024
-_LOG_BYTES_AN_OPERATION = 8 * 1024  # an event touches a few pages of 4 KiB, some of them together with others
+_LOG_LIMIT = 16 * 1024 * 1024
+_LOG_BYTES_AN_OPERATION = 4 * 1024  # an event touches a few pages of 4 KiB, most of them together with others
 _RESTART_WAIT_MILLISECONDS = 100
 
 _logger = logging.getLogger(__name__)
