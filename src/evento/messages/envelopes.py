@@ -80,7 +80,8 @@ class EventRecord(msgspec.Struct, frozen=True, gc=False):
     """An event as the System State Store keeps it.
 
     ``payload`` and ``metadata`` are JSON text in UTF-8, ``timestamp`` and ``deleted_at`` microseconds since 1970.
-    ``aggregate_id`` and ``version`` are None for a service event that belongs to no lock id.
+    ``aggregate_id`` and ``version`` are None for a service event that belongs to no lock id. ``deleted_at`` says when
+    the aggregate was deleted; only the store's ``search`` and ``event`` fill it.
     """
 
     position: int

@@ -149,7 +149,7 @@ class Story(msgspec.Struct, frozen=True):
     """What an aggregate's state is made of: a snapshot and the events after it, up to ``version``.
 
     ``version`` is 0 and ``deleted_at`` None for an aggregate without events. ``boundary_version`` is that of the
-    boundary which was asked for, read in the same instant.
+    boundary which was asked for, read in the same instant; 0 when none was.
     """
 
     aggregate_id: str
@@ -163,8 +163,9 @@ class Story(msgspec.Struct, frozen=True):
 class Page(msgspec.Struct, frozen=True):
     """Events after a position, ascending, and the position up to which the store has looked.
 
-    ``scanned_to`` >= the last event's position: a selective reader advances although nothing matched. The page is
-    cut by count or bytes exactly when ``scanned_to`` < ``head``.
+    ``scanned_to`` >= the last event's position: a selective reader advances although nothing matched. There may be
+    more exactly when ``scanned_to`` < ``head``: the page was cut by count or bytes, or the store has looked as far as
+    one call should take. Go on from ``scanned_to``.
     """
 
     events: Sequence[EventRecord]
@@ -253,7 +254,11 @@ class StateStore(Protocol):
         """Queue one append and return the future of its outcome.
 
         Cancelling the future does not withdraw the append. Appends queued together are committed together: each sees
-        the earlier ones, a rejected one leaves no trace, and the rest commits.
+        the earlier ones, a rejected one leaves no trace, and the rest commits. An event that the store cannot keep,
+        such as one whose payload is not text, fails alone with :class:`~evento.errors.PayloadError`.
+
+        :raises Overloaded: at once, not through the future.
+        :raises StoreUnavailable: at once when the store is not open or only reads, else through the future.
         """
         ...
 
@@ -299,7 +304,8 @@ class StateStore(Protocol):
     async def snapshot(self, snapshot: Snapshot) -> bool:
         """Keep a snapshot; False when a newer one of its fingerprint exists or the aggregate is deleted.
 
-        Two fingerprints are kept for each aggregate, the most recently written.
+        It is False, too, for a version that the aggregate does not have. Two fingerprints are kept for each aggregate,
+        the most recently written.
         """
         ...
 
@@ -338,7 +344,10 @@ class StateStore(Protocol):
         limit: int = 100,
         descending: bool = False,
     ) -> Sequence[EventRecord]:
-        """Return events that match, with positions between ``after`` and ``before`` (both exclusive)."""
+        """Return events that match, with positions between ``after`` and ``before`` (both exclusive).
+
+        Their ``deleted_at`` says when their aggregate was deleted; other reads, :meth:`event` apart, leave it out.
+        """
         ...
 
     async def event(self, position: int) -> EventRecord | None:
@@ -350,7 +359,10 @@ class StateStore(Protocol):
         ...
 
     async def verify(self, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
-        """Read the whole store and report each broken invariant; ``progress`` is told events read and the head."""
+        """Read the whole store, as of one instant, and report each broken invariant.
+
+        ``progress`` is told how many events are read, and the head.
+        """
         ...
 
     async def purge(
@@ -358,6 +370,8 @@ class StateStore(Protocol):
     ) -> PurgeReport:
         """Remove the events of aggregates that were deleted before a moment (microseconds since 1970).
 
-        The stream row, the deleting event and the command ids stay, so that nothing can be stored twice.
+        The stream row, the deleting event and the command ids stay, so that nothing can be stored twice. ``progress``
+        is told how many events are removed, and about how many there are. A purge that was cancelled is gone on with
+        by the next one.
         """
         ...

@@ -79,8 +79,8 @@ class Worker(Generic[R]):
                 thread = threading.Thread(
                     target=self._main, args=(started, finished), name=f"{self._name}-{number}", daemon=True
                 )
-                self._threads.append((thread, finished))
                 thread.start()
+                self._threads.append((thread, finished))
                 await uncancelled(started)
         except BaseException:
             await self._stop()
