@@ -38,15 +38,16 @@ BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a run measures: rounds, seconds for each rate, and how large the large store is."""
+    """How long a run measures: rounds, seconds for each rate, events in the large store; and whether the port is read."""
 
     rounds: int
     seconds: float
     large: int
+    port_reads: bool
 
 
-FULL = Plan(rounds=3, seconds=1.0, large=history.LARGE)
-QUICK = Plan(rounds=1, seconds=0.4, large=history.LARGE_QUICK)
+FULL = Plan(rounds=3, seconds=1.0, large=history.LARGE, port_reads=True)
+QUICK = Plan(rounds=1, seconds=0.4, large=history.LARGE_QUICK, port_reads=False)
 
 
 Measured = tuple[list[Figure], list[Table]]
@@ -132,7 +133,7 @@ def run_replay(directory: Path, plan: Plan) -> Measured:
     peer.seed(other)
     cases = [
         *replay.cases(own, directory),
-        *store_append.read_cases(directory),
+        *(store_append.read_cases(directory) if plan.port_reads else ()),
         *limits.replay_cases(directory),
         *peer.replay_cases(other, directory),
     ]

@@ -34,7 +34,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Target:
-    """One row of the budget: each part takes what was found and gives a rate (per second)."""
+    """One row of the budget: each part takes what was found and gives a rate (per second).
+
+    The texts say what a rate comes from, where it was measured itself.
+    """
 
     what: str
     measured: Callable[[Found], float]
@@ -65,33 +68,33 @@ TARGETS = (
         "durable domain command, 64 callers",
         _command(64),
         _peer("uncached", 10),
-        "10x eventsourcing uncached",
+        "10x eventsourcing uncached:",
         _peer("cached", 10),
-        "10x eventsourcing cached",
+        "10x eventsourcing cached:",
     ),
     Target(
         "durable append through the port, 64 in flight",
         lambda found: found.rate(commands.SYSTEM, "append", 64),
         _rate(28_000),
-        "28,000",
+        "",
         _limit("append", 64, 0.75),
-        "75 % of bare SQLite",
+        "75 % of bare SQLite:",
     ),
     Target(
         "the same, spread over 2,000 aggregates",
         lambda found: found.rate(commands.SYSTEM, "append, 2,000 aggregates", 64),
         _rate(28_000),
-        "28,000",
+        "",
         _limit("append", 64, 0.75),
-        "75 % of bare SQLite",
+        "75 % of bare SQLite:",
     ),
     Target(
         "replay into a projector that does nothing",
         lambda found: found.rate(commands.SYSTEM, "replay", 1),
         _rate(200_000),
-        "200,000",
+        "",
         _limit("replay", 1, 0.5),
-        "50 % of bare SQLite",
+        "50 % of bare SQLite:",
     ),
 )
 
@@ -109,9 +112,9 @@ def table(figures: Iterable[Figure]) -> Table:
             (
                 target.what,
                 f"{measured:,.0f}",
-                f"{target.required_text}: {required:,.0f}",
+                f"{target.required_text} {required:,.0f}".strip(),
                 f"{measured / required:.2f}",
-                f"{target.aim_text}: {aim:,.0f}",
+                f"{target.aim_text} {aim:,.0f}".strip(),
                 f"{measured / aim:.2f}",
             )
         )
