@@ -38,7 +38,7 @@ BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a run measures: rounds, seconds for each rate, events in the large store; and whether the port is read."""
+    """How long a run measures, how many events the large store has, and whether reads of the port are measured too."""
 
     rounds: int
     seconds: float
