@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
-__all__ = ["CachedState", "StateCache"]
+__all__ = ["CachedState", "StateCache", "StateKey"]
+
+StateKey: TypeAlias = tuple[str, str]
+"""Component and aggregate id: components that share an aggregate's events each fold a state of their own."""
 
 
 class CachedState:
@@ -37,30 +40,26 @@ class StateCache:
     """
 
     def __init__(self, *, size: int, expiry: float, clock: Callable[[], float] = monotonic) -> None:
-        self._entries: OrderedDict[str, CachedState] = OrderedDict()
+        self._entries: OrderedDict[StateKey, CachedState] = OrderedDict()
         self._size = size
         self._expiry = expiry
         self._clock = clock
 
-    def take(self, aggregate_id: str) -> CachedState | None:
+    def take(self, key: StateKey) -> CachedState | None:
         """Take an aggregate's state out of the cache; None when it is not there or too old."""
-        entry = self._entries.pop(aggregate_id, None)
+        entry = self._entries.pop(key, None)
         if entry is None or entry.expires < self._clock():
             return None
         return entry
 
-    def put(self, aggregate_id: str, entry: CachedState) -> None:
+    def put(self, key: StateKey, entry: CachedState) -> None:
         """Put a state into the cache; the least recently used one gives way."""
         entry.confirmed = False
         entry.expires = self._clock() + self._expiry
-        self._entries[aggregate_id] = entry
-        self._entries.move_to_end(aggregate_id)
+        self._entries[key] = entry
+        self._entries.move_to_end(key)
         while len(self._entries) > self._size:
             self._entries.popitem(last=False)
-
-    def drop(self, aggregate_id: str) -> None:
-        """Forget an aggregate's state."""
-        self._entries.pop(aggregate_id, None)
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -64,10 +64,10 @@ class Folder:
         self._state_type = aggregate.state
 
     def apply(self, state: Any, payload: Event, record: EventRecord) -> Any:
-        """Return the state after one event; events without a handler change nothing."""
+        """Return the state after one event; one without a handler changes nothing, and makes the initial state."""
         found = self._handlers.get(record.name)
         if found is None:
-            return state
+            return self._initial() if state is None else state
         handler, call = found
         result = call(payload, FoldInjection(state, payload, record))
         if result is None:
@@ -80,11 +80,12 @@ class Folder:
         return result
 
     def replay(self, state: Any, records: Any) -> Any:
-        """Return the state after stored events."""
+        """Return the state after stored events: the one that each of them had when it was decided."""
         for record in records:
             found = self._handlers.get(record.name)
             if found is None:
                 if record.kind == "service" or self._knows(record.name):
+                    state = self._initial() if state is None else state
                     continue
                 raise PayloadError(
                     f"event {record.position} of {record.aggregate_id!r} is a {record.name!r}, which no class of this "
@@ -105,7 +106,7 @@ class Folder:
             state = self.apply(state, payload, record)
         return state
 
-    def initial(self) -> Any:
+    def _initial(self) -> Any:
         """Return the state of an aggregate whose events have not made one."""
         try:
             return None if self._state_type is None else self._state_type()

@@ -40,7 +40,7 @@ class AggregateStates:
         the same instant as the state.
         """
         replay_all = command.invalidate_aggregate_snapshot
-        entry = self._cache.take(aggregate_id)
+        entry = self._cache.take((self._definition.name, aggregate_id))
         if command.invalidate_aggregate_caches or replay_all:
             entry = None
         own = hold is None or hold.boundary == aggregate_id
@@ -79,8 +79,6 @@ class AggregateStates:
         :param state: the state after the event.
         :param boundary_version: the aggregate's own boundary version, None where it is not known.
         """
-        if state is None:
-            state = self._folder.initial()
         follows = record.version == entry.version + 1
         if not follows or (state is not None and state.deleted):
             return  # deleted, or decided without a lock while others stored events that this state misses
@@ -91,7 +89,7 @@ class AggregateStates:
         entry.since_snapshot += 1
         if due and await self._snapshot(aggregate_id, entry):
             entry.since_snapshot = 0
-        self._cache.put(aggregate_id, entry)
+        self._cache.put((self._definition.name, aggregate_id), entry)
 
     def _folded(self, story: Story, cached: CachedState | None) -> CachedState:
         if cached is not None:
@@ -99,8 +97,6 @@ class AggregateStates:
         else:
             state, since = None if story.snapshot is None else self._restored(story.snapshot), 0
         state = self._folder.replay(state, story.events)
-        if state is None and story.version > 0:
-            state = self._folder.initial()
         return CachedState(
             state,
             version=story.version,

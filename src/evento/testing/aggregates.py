@@ -259,8 +259,8 @@ class _History:
         """Return the state, after checking that folding gives the same one whenever it is done."""
         records = (await self._store.story(self._aggregate_id)).events
         folder = Folder(self._subject.definition, self._subject.instance)
-        replayed, again = (_folded(folder, records) for _ in range(2))
-        cached = self._cache.take(self._aggregate_id)
+        replayed, again = (folder.replay(None, records) for _ in range(2))
+        cached = self._cache.take((self._subject.definition.name, self._aggregate_id))
         live = cached.state if cached is not None and cached.version == len(records) else replayed
         for one, other in ((live, replayed), (replayed, again)):
             if not same(one, other):
@@ -323,11 +323,6 @@ class _Watch(Interceptor):
         """Raise what was seen."""
         if self._wrong is not None:
             raise self._wrong
-
-
-def _folded(folder: Folder, records: Sequence[EventRecord]) -> Any:
-    state = folder.replay(None, records)
-    return folder.initial() if state is None and records else state
 
 
 def _aggregate_id(command: DomainCommand[Any]) -> str:
