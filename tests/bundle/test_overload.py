@@ -60,6 +60,15 @@ async def test_ten_times_more_callers_than_places_are_served_or_refused_definite
         assert await inside(bundle).store.head() == 5 + 90
 
 
+async def test_a_crowd_outside_does_not_keep_a_handler_from_what_it_sends(make_bundle: MakeBundle) -> None:
+    script = Script()
+    async with make_bundle(**work_options(script), max_concurrent_handlers=2, max_in_flight_requests=20) as bundle:
+        await bundle.commands.send(WorkStartCommand("W"))
+        await asyncio.gather(*(bundle.commands.send(DelegateCommand("W", number)) for number in range(20)))
+        assert sorted(script.begun) == list(range(20))
+        await assert_nothing_stays_behind(bundle)
+
+
 async def test_callers_who_gave_up_waiting_take_no_place_from_others(make_bundle: MakeBundle) -> None:
     script = Script()
     script.work = script.wait

@@ -52,7 +52,8 @@ class RequestSender:
 
     :param bus: carries the requests.
     :param correlate: may change the metadata of every request; None: metadata flows unchanged.
-    :param max_in_flight: bound on requests without an answer; beyond it :class:`TooManyPendingRequests`.
+    :param max_in_flight: bound on requests without an answer; beyond it :class:`TooManyPendingRequests`. Requests that
+        running handlers send have a bound of their own, as large: a crowd outside must not keep a handler from its end.
     """
 
     def __init__(self, bus: MessageBus, *, correlate: Correlate | None = None, max_in_flight: int = 2048) -> None:
@@ -60,11 +61,17 @@ class RequestSender:
         self._correlate = correlate
         self._max_in_flight = max_in_flight
         self._open = OpenIds()
+        self._draining = False
         self._closed = False
+        self._nested = 0
         self.in_flight = 0
 
+    def drain(self) -> None:
+        """Refuse further requests with :class:`~evento.errors.Stopped`, but for those that running handlers send."""
+        self._draining = True
+
     def close(self) -> None:
-        """Refuse further requests with :class:`~evento.errors.Stopped`; those in flight go on."""
+        """Refuse all further requests with :class:`~evento.errors.Stopped`; those in flight go on."""
         self._closed = True
 
     def metadata(self, given: Mapping[str, str] | None, handling: Handling | None) -> Metadata:
@@ -80,26 +87,32 @@ class RequestSender:
         """Send a request and return its reply; raise its error, or :class:`RequestTimeout` at the deadline."""
         if not 0 < timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout must be more than 0 and at most {MAX_TIMEOUT:g} seconds, not {timeout!r}")
-        if self._closed or self.in_flight >= self._max_in_flight:
-            refusal = self._refusal(request)
+        nested = request.depth > 0
+        refusal = self._refusal(request, nested=nested)
+        if refusal is not None:
             refusal.definite = request.message_id not in self._open
             raise refusal
         self.in_flight += 1
+        self._nested += nested
         try:
             if request.keyed:
                 return await self._keyed(request, timeout)
             return await self._exchange(request, timeout)
         finally:
             self.in_flight -= 1
+            self._nested -= nested
 
-    def _refusal(self, request: Request) -> EventoError:
-        if self._closed:
+    def _refusal(self, request: Request, *, nested: bool) -> EventoError | None:
+        if self._closed or (self._draining and not nested):
             return Stopped(
                 f"{request.name} was not sent: the bundle is not running; start it, or send before stopping it"
             )
+        waiting = self._nested if nested else self.in_flight - self._nested
+        if waiting < self._max_in_flight:
+            return None
         return TooManyPendingRequests(
-            f"{request.name} was not sent: {self.in_flight} requests of this bundle wait for an answer; send fewer at "
-            "a time, or raise max_in_flight_requests",
+            f"{request.name} was not sent: {waiting} requests of this bundle wait for an answer; send fewer at a time, "
+            "or raise max_in_flight_requests",
             limit=self._max_in_flight,
         )
 
