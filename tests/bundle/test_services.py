@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 from shop import (
@@ -33,6 +34,7 @@ from evento import (
     RequestTimeout,
     Service,
     ServiceCommand,
+    ServiceEvent,
     WouldDeadlock,
     aggregate_command_handler,
     command_handler,
@@ -121,6 +123,37 @@ async def test_a_resend_after_a_timeout_tells_its_attempt(make_bundle: MakeBundl
             await bundle.commands.send(SlowCommand(), message_id="slow", timeout=0.05)
         await bundle.commands.send(SlowCommand(), message_id="slow")
     assert attempts == [("slow", 1), ("slow", 2)]
+
+
+@pytest.mark.parametrize("wrong", [7, "no event at all"])
+async def test_a_wrong_result_of_a_resend_does_not_hide_that_the_first_attempt_took_effect(
+    make_bundle: MakeBundle, wrong: object
+) -> None:
+    entered, release = asyncio.Event(), asyncio.Event()
+    sends: list[asyncio.Task[Any]] = []
+
+    class SentEvent(ServiceEvent):
+        text: str
+
+    class SendCommand(ServiceCommand[SentEvent]):
+        pass
+
+    class Sender(Service):
+        @command_handler
+        async def send(self, command: SendCommand, message: CommandMessage[SendCommand]) -> SentEvent:
+            if message.attempt == 1:
+                entered.set()
+                await release.wait()
+                return SentEvent("first")
+            release.set()
+            await sends[0]
+            return SentEvent(cast(str, wrong)) if isinstance(wrong, int) else cast(SentEvent, wrong)
+
+    async with make_bundle(components=[Sender]) as bundle:
+        sends.append(asyncio.create_task(bundle.commands.send(SendCommand(), message_id="one")))
+        await entered.wait()
+        assert await bundle.commands.send(SendCommand(), message_id="one") == SentEvent("first")
+        assert await sends[0] == SentEvent("first")
 
 
 async def test_a_handler_may_send_commands_with_ids_of_their_own(bundle: EventoBundle) -> None:

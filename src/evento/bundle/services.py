@@ -164,28 +164,29 @@ class ServiceRuntime:
         injection = ServiceInjection(self._commands, message, None if lease is None else lease.token)
         try:
             event = await runner.run(command, injection, handling)
+            if event is None and handler.returns_none:
+                return Reply()
+            append = self._forge(handler, request, event, lease, self._sender.metadata(None, handling))
         except Exception as error:
             return await self._failed(handler, request, lock_id, error)
-        if event is None and handler.returns_none:
-            return Reply()
+        return await self._publish(handler, request, append, lock_id)
+
+    def _forge(
+        self, handler: HandlerDefinition, request: Request, event: Any, lease: Lease | None, metadata: Metadata
+    ) -> Append:
+        """Make the append of what the handler has returned."""
         if type(event) not in handler.results:
             allowed = [result.__name__ for result in handler.results] + ["None"] * handler.returns_none
             raise HandlerError(
                 f"{handler.id} ({handler.source}) returned {type(event).__name__}, but its return hint allows "
                 f"{' or '.join(allowed)}"
             )
-        return await self._publish(handler, request, event, lease, self._sender.metadata(None, handling))
-
-    async def _publish(
-        self, handler: HandlerDefinition, request: Request, event: Any, lease: Lease | None, metadata: Metadata
-    ) -> Reply:
         payload, copy = seal(event)
         definition = type(event).__evento__
-        lock_id = None if lease is None else lease.lock_id
-        append = Append(
+        return Append(
             event=NewEvent(
                 context=copy.context,
-                aggregate_id=lock_id,
+                aggregate_id=None if lease is None else lease.lock_id,
                 name=definition.name,
                 schema_version=definition.version,
                 kind="service",
@@ -199,6 +200,11 @@ class ServiceRuntime:
             ),
             lease=lease,
         )
+
+    async def _publish(
+        self, handler: HandlerDefinition, request: Request, append: Append, lock_id: str | None
+    ) -> Reply:
+        """Append, shielded: whoever waits may be cancelled, the append comes to its definite end."""
         outcome = await asyncio.shield(self._store.append(append))
         match outcome:
             case Appended(record):
