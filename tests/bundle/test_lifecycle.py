@@ -14,6 +14,7 @@ import pytest
 from shop import (
     COMPONENTS,
     ItemAddCommand,
+    MailSendCommand,
     OrderAggregate,
     OrderFindQuery,
     OrderPlaceCommand,
@@ -97,6 +98,16 @@ async def test_starting_twice_is_refused(bundle: EventoBundle) -> None:
         await bundle.start()
 
 
+async def test_starting_twice_at_once_is_refused(make_bundle: MakeBundle) -> None:
+    bundle = make_bundle(server="embedded:")
+    outcomes = await asyncio.gather(bundle.start(), bundle.start(), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [type(None), DefinitionError]
+    await bundle.commands.send(OrderPlaceCommand("ORD_1", "ann"))
+    await bundle.stop()
+    async with bundle:
+        pass
+
+
 async def test_a_second_bundle_on_the_same_file_is_refused_and_the_first_goes_on(make_bundle: MakeBundle) -> None:
     async with make_bundle() as first:
         with pytest.raises(StoreInUse, match=f"this process .{os.getpid()}"):
@@ -143,6 +154,38 @@ async def test_stopping_lets_running_handlers_end(make_bundle: MakeBundle) -> No
     release.set()
     await running
     await stopping
+
+
+async def test_a_running_handler_may_still_send_while_the_bundle_stops(make_bundle: MakeBundle) -> None:
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    class SendLaterCommand(ServiceCommand[None]):
+        pass
+
+    class LaterService(Service):
+        @command_handler
+        async def later(self, command: SendLaterCommand, commands: CommandGateway) -> None:
+            entered.set()
+            await release.wait()
+            await commands.send(OrderPlaceCommand("ORD_1", "ann"))
+
+    bundle = make_bundle(components=[*COMPONENTS, LaterService])
+    await bundle.start()
+    running = asyncio.create_task(bundle.commands.send(SendLaterCommand()))
+    await entered.wait()
+    stopping = asyncio.create_task(bundle.stop())
+    while True:
+        try:
+            await bundle.commands.send(MailSendCommand("until it is refused"))
+        except Stopped:
+            break
+        await asyncio.sleep(0)
+    release.set()
+    await running
+    await stopping
+    async with make_bundle() as bundle:
+        message = await bundle.commands.send_message(ItemAddCommand("ORD_1", "tea"))
+        assert message.version == 2
 
 
 async def test_lifespan_runs_the_bundle_with_an_application(make_bundle: MakeBundle) -> None:
@@ -227,6 +270,7 @@ def _strange(**keywords: Any) -> Any:
         (_strange(sss_fetch_size=0), "fetch_size"),
         (_strange(max_in_flight_requests=0), "max_in_flight_requests"),
         (_strange(contexts={OrderAggregate: "eu"}), "list of at least one"),
+        (_strange(contexts={OrderAggregate: ["eu"]}), "OrderAggregate, which is no projector"),
         (_strange(executors=[ThreadExecutor("x", 0)]), "at least one thread"),
         (_strange(consumer_state_store="nosuchdb://"), "nosuchdb"),
     ],
@@ -325,6 +369,33 @@ async def test_constructor_hints_may_be_strings_that_name_local_classes(make_bun
     clock = Clock()
     async with make_bundle(components=[Ticker], injector={Clock: clock}):
         assert made == [clock]
+
+
+@pytest.mark.parametrize("as_callable", [False, True])
+async def test_optional_constructor_parameters_are_injected_when_something_provides_them(
+    make_bundle: MakeBundle, as_callable: bool
+) -> None:
+    class Clock:
+        pass
+
+    class Bell:
+        pass
+
+    made: list[tuple[Clock | None, Bell | None, object]] = []
+
+    class Ticker(Service):
+        def __init__(
+            self, clock: Clock | None = None, bell: Bell | None = None, commands: CommandGateway | None = None
+        ) -> None:
+            made.append((clock, bell, commands))
+
+        @command_handler
+        def tick(self, command: OtherCommand) -> None: ...
+
+    clock = Clock()
+    known = {Clock: clock}
+    async with make_bundle(components=[Ticker], injector=known.__getitem__ if as_callable else known) as bundle:
+        assert made == [(clock, None, bundle.commands)]
 
 
 async def test_a_cancelled_start_leaves_nothing_open(make_bundle: MakeBundle) -> None:

@@ -130,6 +130,7 @@ class EventoBundle:
         self._settings.check()
         self._running: RunningBundle | None = None
         self._exit: AsyncExitStack | None = None
+        self._starting = False
         self._invokers: dict[type, Invoker] = {}
 
     # Lifecycle ---------------------------------------------------------------------------------------------------
@@ -144,15 +145,13 @@ class EventoBundle:
         :raises StoreInUse: another bundle has the embedded store's file.
         :raises StoreUnavailable: a store cannot be opened.
         """
-        if self._exit is not None:
-            raise DefinitionError(f"the bundle {self.bundle_id!r} is started already")
-        server = parse_server(self.server)
-        found = discover(self._packages, self._components)
-        self._check_confinement(found)
-        async with AsyncExitStack() as stack:
-            running = await stack.enter_async_context(RunningBundle(self._settings, server, found, make=self._make))
-            self._running = running
-            self._exit = stack.pop_all()
+        if self._exit is not None or self._starting:
+            raise DefinitionError(f"the bundle {self.bundle_id!r} is started already: make another one, or stop it")
+        self._starting = True
+        try:
+            running = await self._open()
+        finally:
+            self._starting = False
         try:
             await running.ready()
             if self._on_started is not None:
@@ -162,6 +161,16 @@ class EventoBundle:
         except BaseException:
             await self.stop()
             raise
+
+    async def _open(self) -> RunningBundle:
+        server = parse_server(self.server)
+        found = discover(self._packages, self._components)
+        self._check_confinement(found)
+        async with AsyncExitStack() as stack:
+            running = await stack.enter_async_context(RunningBundle(self._settings, server, found, make=self._make))
+            self._running = running
+            self._exit = stack.pop_all()
+        return running
 
     async def stop(self) -> None:
         """Stop the consumers, refuse new requests, let running handlers end (at most 30 s), and close the stores.

@@ -8,7 +8,7 @@ from types import FunctionType
 from typing import Any, TypeAlias, get_type_hints
 
 from evento.components import ComponentDefinition
-from evento.components.hints import site_kept_by
+from evento.components.hints import NONE, members, site_kept_by
 from evento.errors import DefinitionError
 
 __all__ = ["Injector", "make_component"]
@@ -36,7 +36,7 @@ def make_component(component: ComponentDefinition, injector: Injector, own: Mapp
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
             continue
         optional = parameter.default is not parameter.empty
-        hint = hints.get(name)
+        hint = _without_none(hints.get(name))
         if hint is None and not optional:
             raise component.error(f"the constructor's parameter {name!r} has no type hint, so nothing can be injected")
         value = own.get(hint) if isinstance(hint, type) and hint in own else _provided(injector, hint)
@@ -54,6 +54,12 @@ def _constructor(cls: type) -> FunctionType | None:
     """Return the constructor that a class or one of its bases has; None when it is that of ``object``."""
     found = next(vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base))
     return found if isinstance(found, FunctionType) else None
+
+
+def _without_none(hint: Any) -> Any:
+    """Return ``T`` for ``T | None`` and for ``Annotated[T, ...]``; any other hint as it is."""
+    found = [member for member in members(hint) if member is not NONE]
+    return found[0] if len(found) == 1 else hint if found else None
 
 
 def _provided(injector: Injector, hint: Any) -> object:

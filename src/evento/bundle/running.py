@@ -24,7 +24,7 @@ from evento.bundle.settings import BundleSettings
 from evento.bundle.tasks import Tasks
 from evento.components import ComponentDefinition, HandlerKind, Role, TracingAgent
 from evento.consumers import ConsumerGroup, SqlConsumerStateStore
-from evento.errors import StoreUnavailable
+from evento.errors import DefinitionError, StoreUnavailable
 from evento.gateway import CommandGateway, InProcessBus, QueryGateway, RequestSender
 from evento.messages import new_id
 from evento.state_store import StateStore
@@ -36,6 +36,7 @@ logger = logging.getLogger("evento.bundle")
 
 DRAIN_SECONDS = 30.0
 Make = Callable[[ComponentDefinition, "RunningBundle"], Any]
+_CONSUMERS = {Role.PROJECTOR, Role.SAGA, Role.OBSERVER}
 _HANDLED = {HandlerKind.AGGREGATE_COMMAND: "command", HandlerKind.COMMAND: "command", HandlerKind.QUERY: "query"}
 
 
@@ -100,6 +101,7 @@ class RunningBundle:
         components = self._found.components
         self._register_payloads()
         self._refuse_two_handlers()
+        self._refuse_strange_contexts()
         executors = Executors(self._settings.executors)
         self._stack.callback(executors.close)
         pools = executors.open(component for component in components)
@@ -145,6 +147,14 @@ class RunningBundle:
                         f"the {kind} {handler.payload_name!r} is handled by {other} and by {handler.id}: a {kind} has "
                         "one handler in the whole system"
                     )
+
+    def _refuse_strange_contexts(self) -> None:
+        consumers = {component.cls for component in self._found.components if component.role in _CONSUMERS}
+        for cls in self._settings.contexts.keys() - consumers:
+            raise DefinitionError(
+                f"contexts= names {getattr(cls, '__qualname__', cls)}, which is no projector, saga or observer of the "
+                f"bundle {self._settings.bundle_id!r}: add it to components= or packages=, or take it out"
+            )
 
     async def _install(self, component: ComponentDefinition, pools: Any) -> None:
         """Make a component and put its handlers to work."""
@@ -205,8 +215,8 @@ class RunningBundle:
         await self.consumers.wait_for(names, position, deadline)
 
     async def _drain(self) -> None:
-        """Refuse new requests and let running handlers end."""
-        self._sender.close()
+        """Refuse new requests and let running handlers end, with what they still send."""
+        self._sender.drain()
         if not await self._admission.drained(DRAIN_SECONDS):
             logger.warning(
                 "%d handlers of %s still run after %g s and are left behind",
@@ -214,6 +224,7 @@ class RunningBundle:
                 self._settings.bundle_id,
                 DRAIN_SECONDS,
             )
+        self._sender.close()
         await self._tasks.close(DRAIN_SECONDS)
 
 
