@@ -61,6 +61,20 @@ async def test_an_invoker_sends_commands_and_queries(bundle: EventoBundle) -> No
     assert bundle.invoker(OrderInvoker) is invoker
 
 
+def _invoker(answer: str) -> Any:
+    class Twin(Invoker):
+        @invocation_handler
+        async def answer(self) -> str:
+            return answer
+
+    return Twin
+
+
+async def test_invokers_of_one_name_are_told_apart(bundle: EventoBundle) -> None:
+    left, right = _invoker("left"), _invoker("right")
+    assert [await bundle.invoker(cls).answer() for cls in (left, right, left)] == ["left", "right", "left"]
+
+
 async def test_gateways_of_an_invoker_raise_outside_an_invocation(bundle: EventoBundle) -> None:
     class SlyInvoker(Invoker):
         @invocation_handler

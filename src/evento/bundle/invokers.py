@@ -61,15 +61,16 @@ class InvokerRuntime:
         self._sender = sender
         self._tracing = tracing
         self._interceptors = interceptors
-        self._runners: dict[str, HandlerRunner] = {}
+        self._runners: dict[tuple[str, Any], HandlerRunner] = {}
 
     async def invoke(
         self, instance: object, handler: HandlerDefinition, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """Run ``handler.function(instance, *args, **kwargs)`` as a message, and return its result."""
-        runner = self._runners.get(handler.id)
+        key = handler.id, handler.function  # classes of one name may come from several modules
+        runner = self._runners.get(key)
         if runner is None:
-            runner = self._runners[handler.id] = HandlerRunner(
+            runner = self._runners[key] = HandlerRunner(
                 handler, instance, tracing=self._tracing, interceptors=self._interceptors, call=_call(handler)
             )
         outer = current_handling()
