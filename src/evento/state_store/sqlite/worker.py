@@ -158,8 +158,10 @@ class Worker(Generic[R]):
                 for start in range(0, len(jobs), self._max_batch):
                     self._work(resource, jobs[start : start + self._max_batch])
         finally:
-            resource.close()
-            self._tell(_settle, finished, None)
+            try:
+                resource.close()
+            finally:  # whatever closing raises, somebody waits for the end
+                self._tell(_settle, finished, None)
 
     def _take(self) -> list[Job] | None:
         jobs = self._queue.get()
