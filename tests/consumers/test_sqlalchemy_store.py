@@ -120,17 +120,18 @@ async def test_an_older_schema_is_migrated_once(tmp_path: Path, monkeypatch: pyt
             assert await connection.scalar(text("SELECT version FROM evento_consumer_schema")) == newer
 
 
-async def test_the_first_schema_gets_the_tables_of_sagas(tmp_path: Path) -> None:
+async def test_the_first_schema_gets_the_later_tables(tmp_path: Path) -> None:
     path = tmp_path / "consumers.db"
     async with SqlConsumerStateStore(url(path)) as store:
         await store.register(CONSUMER, START)
         async with store.begin() as connection:
-            await connection.execute(text("DROP TABLE evento_consumer_saga"))
-            await connection.execute(text("DROP TABLE evento_consumer_saga_association"))
+            for table in ("saga", "saga_association", "finished_event"):
+                await connection.execute(text(f"DROP TABLE evento_consumer_{table}"))
             await connection.execute(text("UPDATE evento_consumer_schema SET version = 1"))
     async with SqlConsumerStateStore(url(path)) as store:
         assert await store.load(CONSUMER) is not None
         assert await store.find_saga(CONSUMER, "order_id=1") is None
+        assert await store.finished(CONSUMER) == frozenset()
 
 
 async def test_stores_that_open_a_new_file_together_agree(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ Promises that hold for all adapters (``evento.testing.conformance`` checks them)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -203,8 +203,12 @@ class ConsumerStateStore(Protocol):
         parked: Sequence[DeadEvent] = (),
         dead_streak: int = 0,
         sagas: Sequence[SagaChange] = (),
+        finished: Collection[int] | None = None,
     ) -> None:
         """Move the checkpoint, park events and write sagas, in one transaction; counted errors are reset.
+
+        ``finished`` are positions beyond ``position`` whose events are handled already: they are remembered until the
+        checkpoint has passed them. None: by a consumer that handles events in their order, and never has any.
 
         All associations that go are gone before others come, so that one may pass from saga to saga.
 
@@ -226,6 +230,10 @@ class ConsumerStateStore(Protocol):
 
     async def dead_events(self, consumer: ConsumerId, *, after: int = 0, limit: int = 100) -> Sequence[DeadEvent]:
         """Return dead and waiting events with positions beyond ``after``, ascending."""
+        ...
+
+    async def finished(self, consumer: ConsumerId) -> frozenset[int]:
+        """Return the positions beyond the checkpoint whose events are handled already."""
         ...
 
     async def find_saga(self, consumer: ConsumerId, association: str) -> StoredSaga | None:

@@ -9,9 +9,9 @@ from sqlalchemy.dialects.mysql import LONGTEXT, VARCHAR
 
 from evento.errors import SchemaTooNew
 
-__all__ = ["SCHEMA_VERSION", "consumers", "dead_events", "migrate", "saga_associations", "sagas"]
+__all__ = ["SCHEMA_VERSION", "consumers", "dead_events", "finished_events", "migrate", "saga_associations", "sagas"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _metadata = MetaData()
 # MySQL compares text without regard to case unless it is told otherwise, and indexes at most 3072 bytes: 3 x 240 x 4.
@@ -87,12 +87,23 @@ saga_associations = Table(
     Column("saga_id", _DIGEST, nullable=False),
 )
 
+finished_events = Table(
+    "evento_consumer_finished_event",
+    _metadata,
+    *_identity(),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+)
+
 
 def _add_sagas(connection: Connection) -> None:
     _metadata.create_all(connection, tables=[sagas, saga_associations])
 
 
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: _add_sagas}
+def _add_finished_events(connection: Connection) -> None:
+    _metadata.create_all(connection, tables=[finished_events])
+
+
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: _add_sagas, 3: _add_finished_events}
 """What turns the schema of version n - 1 into that of version n. A new database gets the tables above at once."""
 
 

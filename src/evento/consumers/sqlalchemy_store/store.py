@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
@@ -30,6 +30,7 @@ from evento.consumers.port import (
     StoredSaga,
 )
 from evento.consumers.sqlalchemy_store.dialects import database_now, make_engine, probe
+from evento.consumers.sqlalchemy_store.finished import finished_positions, write_finished
 from evento.consumers.sqlalchemy_store.identity import fields_of as _fields
 from evento.consumers.sqlalchemy_store.identity import is_of as _is
 from evento.consumers.sqlalchemy_store.sagas import find_saga, list_sagas, write_sagas
@@ -227,12 +228,15 @@ class SqlConsumerStateStore:
         parked: Sequence[DeadEvent] = (),
         dead_streak: int = 0,
         sagas: Sequence[SagaChange] = (),
+        finished: Collection[int] | None = None,
     ) -> None:
         """Move the checkpoint, park events and write sagas, in one transaction; counted errors are reset."""
         async with self._operation() as connection:
             await _write(connection, lease, position, parked, dead_streak)
             if sagas:  # behind the fence: who has lost the lease meets LeaseLost, not the rows of the new owner
                 await write_sagas(connection, lease.consumer, sagas)
+            if finished is not None:
+                await write_finished(connection, lease.consumer, position, finished)
 
     async def record_error(self, lease: ConsumerLease, error: str) -> None:
         """Count a failure; nothing happens when the lease is lost."""
@@ -258,6 +262,13 @@ class SqlConsumerStateStore:
         query = select(dead_events).where(_is(dead_events, consumer), position > after).order_by(position).limit(limit)
         async with self._operation() as connection:
             return [_dead_event(row) for row in await connection.execute(query)]
+
+    # Observers ---------------------------------------------------------------------------------------------------
+
+    async def finished(self, consumer: ConsumerId) -> frozenset[int]:
+        """Return the positions beyond the checkpoint whose events are handled already."""
+        async with self._operation() as connection:
+            return await finished_positions(connection, consumer)
 
     # Sagas -------------------------------------------------------------------------------------------------------
 

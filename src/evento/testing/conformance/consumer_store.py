@@ -275,6 +275,37 @@ class ConsumerStateStoreConformance:
         assert await store.dead_events(other) == []
         assert await store.dead_keys(other) == frozenset()
 
+    # Finished events
+
+    async def test_finished_events_are_remembered_until_the_checkpoint_has_passed_them(
+        self, store: ConsumerStateStore, lease: ConsumerLease
+    ) -> None:
+        assert await store.finished(CONSUMER) == frozenset()
+        await store.commit(lease, 3, finished=[5, 2**53 + 1, 7])
+        assert await store.finished(CONSUMER) == {5, 7, 2**53 + 1}
+        await store.commit(lease, 5, finished=[8, 7])
+        assert await store.finished(CONSUMER) == {7, 8, 2**53 + 1}
+        await store.commit(lease, 2**54, finished=())
+        assert await store.finished(CONSUMER) == frozenset()
+
+    async def test_a_lost_lease_remembers_nothing(self, store: ConsumerStateStore, lease: ConsumerLease) -> None:
+        await store.acquire(CONSUMER, owner="b", ttl=60, take_over=True)
+        with pytest.raises(LeaseLost):
+            await store.commit(lease, 3, finished=[5])
+        assert await store.finished(CONSUMER) == frozenset()
+
+    async def test_finished_events_belong_to_one_consumer(
+        self, store: ConsumerStateStore, lease: ConsumerLease
+    ) -> None:
+        other = replace(CONSUMER, version=2)
+        await store.register(other, START)
+        others = await store.acquire(other, owner="a", ttl=60)
+        assert others is not None
+        await store.commit(lease, 3, finished=[5])
+        await store.commit(others, 9, finished=[12])
+        assert await store.finished(CONSUMER) == {5}
+        assert await store.finished(other) == {12}
+
     # Sagas
 
     async def test_a_saga_is_found_by_each_of_its_associations(
