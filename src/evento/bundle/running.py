@@ -199,11 +199,9 @@ class RunningBundle:
                     component, instance, queries=self.queries, wait_for=self._wait_for, **common
                 )
                 await self._serve(component, HandlerKind.QUERY, projection.handle)
-            case Role.PROJECTOR | Role.SAGA:
+            case Role.PROJECTOR | Role.SAGA | Role.OBSERVER:
                 contexts = settings.contexts.get(component.cls, component.contexts)
                 self.consumers.add(component, instance, contexts=contexts)
-            case role:
-                raise component.error(f"{role.value}s are not part of this version yet")
 
     async def _serve(self, component: ComponentDefinition, kind: HandlerKind, handle: Any) -> None:
         serve = served(handle, self._admission)

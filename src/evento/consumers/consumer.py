@@ -6,11 +6,14 @@ import asyncio
 import logging
 import random
 from contextlib import suppress
+from typing import Any
 
 from evento.components import Role
 from evento.consumers.delivery import Delivery
 from evento.consumers.failures import Backoff
 from evento.consumers.head import HeadWatch
+from evento.consumers.observation import Observation
+from evento.consumers.observers import ObserverDelivery
 from evento.consumers.port import Checkpoint, ConsumerId, ConsumerLease, ConsumerStateStore, StoredConsumer
 from evento.consumers.settings import ConsumerSettings
 from evento.consumers.signals import Signals, Waiters, wait_event
@@ -43,7 +46,7 @@ class Consumer:
         self,
         consumer: ConsumerId,
         role: Role,
-        delivery: Delivery,
+        delivery: Delivery | ObserverDelivery,
         *,
         owner: str,
         state_store: StateStore,
@@ -222,21 +225,25 @@ class Consumer:
         self._take(await self.register())
         if self._standing.dead_streak >= settings.max_dead_streak:
             self._standing.dead_streak = settings.max_dead_streak - 1  # a restart tries one more event
-        tenure = Tenure(
-            lease,
-            self._delivery,
-            held=await self._consumer_store.dead_keys(self.id),
-            state_store=self._state_store,
-            consumer_store=self._consumer_store,
-            watch=self._watch,
-            standing=self._standing,
-            signals=self._signals,
-            waiters=self._waiters,
-            settings=settings,
-        )
-        await self._hold(lease, tenure, asked + settings.lease_ttl)
+        await self._hold(lease, await self._tenure(lease), asked + settings.lease_ttl)
         with suppress(StoreUnavailable):
             await self._consumer_store.release(lease)
+
+    async def _tenure(self, lease: ConsumerLease) -> Tenure | Observation:
+        common: dict[str, Any] = {
+            "state_store": self._state_store,
+            "consumer_store": self._consumer_store,
+            "watch": self._watch,
+            "standing": self._standing,
+            "signals": self._signals,
+            "waiters": self._waiters,
+            "settings": self._settings,
+        }
+        if isinstance(self._delivery, ObserverDelivery):
+            finished = await self._consumer_store.finished(self.id)
+            return Observation(lease, self._delivery, finished=finished, **common)
+        held = await self._consumer_store.dead_keys(self.id)
+        return Tenure(lease, self._delivery, held=held, **common)
 
     async def _look(self) -> None:
         """See how far another replica has come."""
@@ -249,7 +256,7 @@ class Consumer:
         self._standing.take(stored)
         self._waiters.passed(self.committed)
 
-    async def _hold(self, lease: ConsumerLease, tenure: Tenure, valid_until: float) -> None:
+    async def _hold(self, lease: ConsumerLease, tenure: Tenure | Observation, valid_until: float) -> None:
         """Run the tenure while the lease is renewed; end it at once when the lease is lost."""
         over = asyncio.Event()
         work = asyncio.create_task(tenure.run(), name=f"evento-tenure {self.id}")

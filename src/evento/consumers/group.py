@@ -13,6 +13,7 @@ from evento.components import ComponentDefinition, Interceptor, Role, TracingAge
 from evento.consumers.consumer import Consumer
 from evento.consumers.delivery import Delivery, ProjectorDelivery
 from evento.consumers.head import HeadWatch
+from evento.consumers.observers import ObserverDelivery
 from evento.consumers.port import ConsumerId, ConsumerStateStore
 from evento.consumers.sagas import SagaDelivery
 from evento.consumers.settings import ConsumerSettings
@@ -39,6 +40,7 @@ class ConsumerGroup:
     :param take_over: take leases whoever holds them: for a bundle that holds the file lock of an embedded store.
     :param lease_ttl: how long a replica that died keeps its consumers from the others.
     :param stop_timeout: how long a stop waits for running handlers.
+    :param observer_concurrency: handlers of one observer that run at a time.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class ConsumerGroup:
         take_over: bool = False,
         lease_ttl: timedelta = timedelta(seconds=15),
         stop_timeout: timedelta = timedelta(seconds=30),
+        observer_concurrency: int = 32,
     ) -> None:
         self._bundle_id = bundle_id
         self._state_store = state_store
@@ -74,6 +77,7 @@ class ConsumerGroup:
             lease_ttl=lease_ttl.total_seconds(),
             take_over=take_over,
             stop_timeout=stop_timeout.total_seconds(),
+            observer_concurrency=observer_concurrency,
         )
         self._owner = new_id()
         self._consumers: dict[ConsumerId, Consumer] = {}
@@ -84,9 +88,9 @@ class ConsumerGroup:
         """Add a component, before the group is started: one consumer for each context pattern.
 
         :param contexts: instead of those of the component's class.
-        :raises DefinitionError: it names an executor that is not there, or is no projector or saga.
+        :raises DefinitionError: it names an executor that is not there, or does not read the event stream.
         """
-        if component.role not in {Role.PROJECTOR, Role.SAGA}:
+        if component.role not in {Role.PROJECTOR, Role.SAGA, Role.OBSERVER}:
             raise component.error(f"{component.role.value}s do not read the event stream")
         for context in dict.fromkeys(component.contexts if contexts is None else contexts):
             consumer = self._consumer(component, instance, context)
@@ -104,9 +108,11 @@ class ConsumerGroup:
             "tracing": self._tracing,
             "interceptors": self._interceptors,
         }
-        delivery: Delivery
+        delivery: Delivery | ObserverDelivery
         if component.role is Role.SAGA:
             delivery = SagaDelivery(consumer, component, instance, **common)
+        elif component.role is Role.OBSERVER:
+            delivery = ObserverDelivery(consumer, component, instance, executors=self._executors, **common)
         else:
             delivery = ProjectorDelivery(
                 consumer, component, instance, head=lambda: self._watch.head, executors=self._executors, **common

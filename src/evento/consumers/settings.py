@@ -18,6 +18,10 @@ class ConsumerSettings:
         the file lock of an embedded store. Such a bundle also keeps a lease that it cannot renew in time.
     :param stop_timeout: how long a stop waits for the running handler before it cancels it.
     :param max_dead_streak: after so many dead events without a success in between a consumer pauses itself.
+    :param observer_concurrency: handlers of one observer that run at a time.
+    :param observer_unfinished: events of one observer that run or wait for another attempt; at that no more are begun.
+    :param observer_window: finished events of one observer that are remembered behind an unfinished one; at that no
+        more are begun.
     """
 
     fetch_size: int = 1000
@@ -26,3 +30,6 @@ class ConsumerSettings:
     take_over: bool = False
     stop_timeout: float = 30.0
     max_dead_streak: int = 100
+    observer_concurrency: int = 32
+    observer_unfinished: int = 1000
+    observer_window: int = 10_000

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Sequence
 from time import monotonic
 
 from sqlalchemy.exc import DBAPIError
 
+from evento.consumers.dead_events import dead_event, summary_of, waiting_event
 from evento.consumers.delivery import Delivery
 from evento.consumers.failures import Backoff, UndecodableEvent, is_transient
 from evento.consumers.head import HeadWatch
-from evento.consumers.port import ConsumerId, ConsumerLease, ConsumerStateStore, DeadEvent
+from evento.consumers.port import ConsumerId, ConsumerLease, ConsumerStateStore
 from evento.consumers.progress import Progress
 from evento.consumers.settings import ConsumerSettings
 from evento.consumers.signals import Signals, Waiters
 from evento.consumers.status import ConsumerState, Standing
-from evento.errors import EventoError, Overloaded, StoreUnavailable
+from evento.errors import Overloaded, StoreUnavailable
 from evento.messages import EventRecord
 from evento.state_store import Page, StateStore
 
@@ -146,7 +146,7 @@ class Tenure:
             if signals.stopping:
                 return False
             if held and (key := self._delivery.key_of(event)) in held:
-                progress.park(_waiting(event, key))
+                progress.park(waiting_event(event, key))
             else:
                 error = await self._attempt(event, 1)
                 if error is None:
@@ -243,10 +243,10 @@ class Tenure:
     async def _park(self, event: EventRecord, error: BaseException, attempts: int) -> None:
         key = self._delivery.key_of(event)
         self._standing.dead_streak += 1
-        self._progress.park(_dead(event, key, error, attempts))
+        self._progress.park(dead_event(event, key, error, attempts))
         self._progress.passed(event.position, monotonic())
         await self._progress.commit()
-        self._standing.last_error = _summary(error)
+        self._standing.last_error = summary_of(error)
         self._standing.state = ConsumerState.RUNNING
         if key is not None and key not in self._held:
             self._held.add(key)
@@ -254,7 +254,7 @@ class Tenure:
         logger.error(
             "%s: %s at position %d is in the dead event queue after %d attempts%s: %s",
             self._consumer, event.name, event.position, attempts,
-            "" if key is None else f"; later events of {key} wait behind it", _summary(error),
+            "" if key is None else f"; later events of {key} wait behind it", summary_of(error),
             exc_info=error,
         )  # fmt: skip
 
@@ -270,9 +270,9 @@ class Tenure:
 
     async def _failing(self, error: BaseException) -> None:
         self._standing.state = ConsumerState.RETRYING
-        self._standing.failed(_summary(error))
+        self._standing.failed(summary_of(error))
         try:
-            await self._consumer_store.record_error(self._lease, _summary(error))
+            await self._consumer_store.record_error(self._lease, summary_of(error))
         except StoreUnavailable as problem:
             logger.warning("%s could not write down its last error: %s", self._consumer, problem)
 
@@ -293,38 +293,3 @@ class Tenure:
         if monotonic() >= self._report_at:
             self._report_at = monotonic() + REPORT_INTERVAL
             logger.info("%s is at position %d of %d", self._consumer, self._progress.position, self._watch.head)
-
-
-def _waiting(event: EventRecord, key: str | None) -> DeadEvent:
-    return DeadEvent(
-        position=event.position,
-        event_id=event.event_id,
-        event_name=event.name,
-        context=event.context,
-        aggregate_id=event.aggregate_id,
-        key=key,
-        waiting=True,
-    )
-
-
-def _dead(event: EventRecord, key: str | None, error: BaseException, attempts: int) -> DeadEvent:
-    return DeadEvent(
-        position=event.position,
-        event_id=event.event_id,
-        event_name=event.name,
-        context=event.context,
-        aggregate_id=event.aggregate_id,
-        key=key,
-        error_type=_type(error),
-        error_message=str(error),
-        traceback="".join(traceback.format_exception(error)),
-        attempts=attempts,
-    )
-
-
-def _type(error: BaseException) -> str:
-    return error.type if isinstance(error, EventoError) else type(error).__name__
-
-
-def _summary(error: BaseException) -> str:
-    return f"{_type(error)}: {error}"

@@ -1,0 +1,338 @@
+"""Observation: the work of an observer from the grant of its lease to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Iterable
+from time import monotonic
+
+from evento.consumers.dead_events import dead_event, summary_of
+from evento.consumers.failures import MIN_DELAY, Backoff, UndecodableEvent, is_transient
+from evento.consumers.head import HeadWatch
+from evento.consumers.observers import ObserverDelivery
+from evento.consumers.port import ConsumerId, ConsumerLease, ConsumerStateStore, DeadEvent
+from evento.consumers.progress import SCAN_INTERVAL
+from evento.consumers.settings import ConsumerSettings
+from evento.consumers.signals import Signals, Waiters
+from evento.consumers.status import ConsumerState, Standing
+from evento.consumers.window import Window
+from evento.errors import Overloaded, StoreUnavailable
+from evento.messages import EventRecord
+from evento.state_store import Page, StateStore
+
+__all__ = ["Observation"]
+
+logger = logging.getLogger("evento.consumers")
+
+FETCH_TIMEOUT = 60.0
+IDLE = 60.0
+CANCEL_TIMEOUT = 3.0
+PAUSED_LOOK = 5.0
+
+
+class Observation:
+    """Fetches, handles side by side and commits, until the observer is stopped or the lease is lost.
+
+    One task for each event that is begun, which ends when the event is handled or dead. A handler that runs holds one
+    of a fixed number of slots; an event that waits for its next attempt holds none. The loop begins events while there
+    are slots and the window is not full, and is the only one that commits.
+
+    :param finished: positions beyond the checkpoint whose events were handled before.
+    """
+
+    def __init__(
+        self,
+        lease: ConsumerLease,
+        delivery: ObserverDelivery,
+        *,
+        finished: Iterable[int],
+        state_store: StateStore,
+        consumer_store: ConsumerStateStore,
+        watch: HeadWatch,
+        standing: Standing,
+        signals: Signals,
+        waiters: Waiters,
+        settings: ConsumerSettings,
+    ) -> None:
+        self._lease = lease
+        self._consumer: ConsumerId = lease.consumer
+        self._delivery = delivery
+        self._state_store = state_store
+        self._consumer_store = consumer_store
+        self._watch = watch
+        self._standing = standing
+        self._signals = signals
+        self._waiters = waiters
+        self._settings = settings
+        self._window = Window(standing.committed, finished)
+        self._slots = asyncio.Semaphore(settings.observer_concurrency)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._crash: BaseException | None = None
+        self._parked: list[DeadEvent] = []
+        self._backing_off = 0
+        self._due = math.inf
+        self._not_before = 0.0
+        self._outage = Backoff()
+
+    async def run(self) -> None:
+        """Work until the observer is stopped, then wait for the running handlers.
+
+        :raises LeaseLost: another owner works for the consumer now.
+        :raises StoreUnavailable: the last checkpoint could not be written; what it would have held comes again.
+        """
+        try:
+            self._settle()
+            while not self._signals.stopping:
+                if self._is_paused:
+                    await self._pause()
+                else:
+                    await self._work()
+            await self._drain()
+            await self._commit()
+        finally:
+            await self._abandon()
+
+    # Beginning events --------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        """Begin the events of one page; at the head, wait for more."""
+        before = self._window.scanned
+        page = await self._fetch()
+        if page is None:
+            return
+        for event in page.events:
+            if not await self._room():
+                return
+            if self._window.begin(event.position):
+                await self._slots.acquire()  # there is one: _room() has seen it, and nobody ran since
+                self._begin(event)
+        self._window.scan(page.scanned_to)
+        self._standing.handled = self._window.scanned
+        self._due = min(self._due, monotonic() + SCAN_INTERVAL)
+        self._watch.seen(page.head)
+        if page.scanned_to >= page.head:
+            self._reached_head()
+            while self._watch.head <= self._window.scanned and not self._signals.stopping and not self._is_paused:
+                await self._rest()
+        elif self._window.scanned == before:
+            await self._signals.rest(1.0)  # a store that neither finds nor scans must not make this a busy loop
+
+    async def _fetch(self) -> Page | None:
+        """Return the next page; None when the observer is to stop."""
+        backoff = Backoff()
+        while True:
+            try:
+                async with asyncio.timeout(FETCH_TIMEOUT):
+                    page = await self._state_store.fetch(
+                        self._window.scanned,
+                        contexts=(self._consumer.context,),
+                        names=self._delivery.names,
+                        limit=self._settings.fetch_size,
+                    )
+                self._settle()
+                return page
+            except (StoreUnavailable, Overloaded, ConnectionError, TimeoutError) as error:
+                delay = backoff.next()
+                logger.warning("%s cannot read the event store (again in %.1f s): %s", self._consumer, delay, error)
+                await self._failing(error)
+                await self._commit_if_due()
+                if await self._signals.doze(delay):
+                    return None
+
+    async def _room(self) -> bool:
+        """Wait until one more event may be begun; False when none may, for the observer stops or is paused."""
+        window, settings = self._window, self._settings
+        while not self._signals.stopping and not self._is_paused:
+            if await self._commit_if_due():
+                continue
+            full = window.remembered >= settings.observer_window or window.unfinished >= settings.observer_unfinished
+            if not full and not self._slots.locked():
+                return True
+            await self._rest()
+        return False
+
+    async def _rest(self) -> None:
+        """Commit what is due, or wait until something happens."""
+        if not await self._commit_if_due():
+            await self._signals.rest(max(0.0, min(max(self._due, self._not_before) - monotonic(), IDLE)))
+        if self._crash is not None:
+            raise self._crash
+
+    async def _pause(self) -> None:
+        self._standing.state = ConsumerState.PAUSED
+        logger.error(
+            "%s has paused itself after %d dead events without a success in between (last: %s): mend the cause and "
+            "restart the bundle",
+            self._consumer, self._standing.dead_streak, self._standing.last_error,
+        )  # fmt: skip
+        while self._is_paused and not self._signals.stopping:  # a success of those that are begun ends it
+            await self._rest()
+
+    @property
+    def _is_paused(self) -> bool:
+        return self._standing.dead_streak >= self._settings.max_dead_streak
+
+    # Handling ----------------------------------------------------------------------------------------------------
+
+    def _begin(self, event: EventRecord) -> None:
+        task = asyncio.create_task(self._handle(event), name=f"evento-observer {self._consumer} {event.position}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._crash = task.exception()
+        self._signals.wake()
+
+    async def _handle(self, event: EventRecord) -> None:
+        """Handle an event, which has a slot, until it is handled or dead; a stop leaves it unfinished."""
+        handler = self._delivery.handler_of(event)
+        retries = Backoff(handler.retry_delay.total_seconds(), jitter=0)
+        outages = Backoff(handler.retry_delay.total_seconds())
+        attempts, failures = 0, 0
+        while True:
+            attempts += 1
+            error = await self._attempt(event, attempts)
+            if error is None:
+                self._standing.dead_streak = 0
+                break
+            transient = is_transient(error)
+            failures += not transient
+            if isinstance(error, UndecodableEvent) or failures > handler.retry >= 0:
+                self._park(event, error, attempts)
+                break
+            delay = outages.next() if transient else retries.next()
+            logger.warning(
+                "%s: %s of %s at position %d failed (attempt %d, again in %.2f s): %s: %s",
+                self._consumer, handler.name, event.name, event.position, attempts, delay, type(error).__name__, error,
+            )  # fmt: skip
+            if await self._back_off(error, delay):
+                return
+        self._window.finish(event.position)
+        self._due = min(self._due, monotonic() + self._settings.checkpoint_interval)
+
+    async def _attempt(self, event: EventRecord, attempt: int) -> BaseException | None:
+        """Run the handler once, give the slot back, and return what the handler has raised."""
+        try:
+            await self._delivery.deliver(event, attempt)
+        except Exception as error:
+            return error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return error  # the handler itself was not cancelled: something that it awaited was
+        finally:
+            self._slots.release()
+            self._signals.wake()
+        return None
+
+    async def _back_off(self, error: BaseException, delay: float) -> bool:
+        """Wait for the next attempt and a slot for it; True when the observer is to stop."""
+        self._backing_off += 1
+        try:
+            await self._failing(error)
+            while True:
+                if await self._signals.doze(delay):
+                    return True
+                await self._slots.acquire()
+                if not self._signals.stopping and not self._is_paused:
+                    return False
+                self._slots.release()
+                delay = PAUSED_LOOK  # what waits for another attempt does not die of what has paused the observer
+        finally:
+            self._backing_off -= 1
+            self._settle()
+
+    def _park(self, event: EventRecord, error: BaseException, attempts: int) -> None:
+        self._standing.dead_streak += 1
+        self._standing.last_error = summary_of(error)
+        self._parked.append(dead_event(event, None, error, attempts))
+        logger.error(
+            "%s: %s at position %d is in the dead event queue after %d attempts: %s",
+            self._consumer, event.name, event.position, attempts, summary_of(error),
+            exc_info=error,
+        )  # fmt: skip
+
+    async def _failing(self, error: BaseException) -> None:
+        self._standing.failed(summary_of(error))
+        self._settle(retrying=True)
+        try:
+            await self._consumer_store.record_error(self._lease, summary_of(error))
+        except StoreUnavailable as problem:
+            logger.warning("%s could not write down its last error: %s", self._consumer, problem)
+
+    def _settle(self, *, retrying: bool = False) -> None:
+        """Say what the observer is doing."""
+        if self._is_paused:
+            self._standing.state = ConsumerState.PAUSED
+        else:
+            busy = retrying or self._backing_off > 0
+            self._standing.state = ConsumerState.RETRYING if busy else ConsumerState.RUNNING
+
+    # Checkpoints -------------------------------------------------------------------------------------------------
+
+    async def _commit_if_due(self) -> bool:
+        """Commit when it is time; a store that is unavailable is tried again later, while the handlers go on."""
+        now, watermark = monotonic(), self._window.watermark
+        wanted = self._waiters.wanted <= watermark and watermark > self._standing.committed
+        if now < self._not_before or not (wanted or now >= self._due):
+            return False
+        try:
+            await self._commit()
+        except StoreUnavailable as error:
+            delay = self._outage.next()
+            self._not_before = monotonic() + delay
+            self._due = self._not_before
+            logger.warning("%s cannot write its checkpoint (again in %.1f s): %s", self._consumer, delay, error)
+            self._standing.failed(summary_of(error))
+        return True
+
+    async def _commit(self) -> None:
+        """Move the checkpoint to the watermark, and remember what is finished beyond it."""
+        window, parked = self._window, tuple(self._parked)
+        watermark, unsaved = window.watermark, window.unsaved
+        self._due = math.inf
+        if watermark == self._standing.committed and not unsaved and not parked:
+            return
+        finished = {position for position in unsaved if position > watermark}
+        await self._consumer_store.commit(
+            self._lease, watermark, parked=parked, dead_streak=self._standing.dead_streak, finished=finished
+        )
+        self._outage.reset()
+        window.saved(watermark, unsaved)
+        del self._parked[: len(parked)]
+        self._standing.advanced(watermark)
+        self._standing.dead += len(parked)
+        self._waiters.passed(watermark)
+
+    # The end -----------------------------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        """Wait for the running handlers; meanwhile what has ended is committed, should the stop be cut short."""
+        while self._tasks:
+            await asyncio.wait(self._tasks, timeout=max(self._settings.checkpoint_interval, MIN_DELAY))
+            await self._commit_if_due()
+
+    async def _abandon(self) -> None:
+        """Cancel what still runs: its events come again."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            _, left = await asyncio.wait(self._tasks, timeout=CANCEL_TIMEOUT)
+            if left:
+                logger.error(
+                    "%s: %d handlers ignore that they are cancelled, and are left behind", self._consumer, len(left)
+                )
+        self._standing.handled = self._standing.committed
+
+    def _reached_head(self) -> None:
+        if not self._standing.head_reached.is_set():
+            self._standing.head_reached.set()
+            logger.info(
+                "%s head reached: %s - Version: %d - Context: %s",
+                self._delivery.role.value, self._consumer.component, self._consumer.version, self._consumer.context,
+            )  # fmt: skip

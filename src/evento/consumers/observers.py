@@ -1,0 +1,67 @@
+"""Delivery to observers: many events at a time, each on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+
+from evento.components import (
+    ComponentDefinition,
+    HandlerDefinition,
+    HandlerKind,
+    HandlerRunner,
+    Interceptor,
+    TracingAgent,
+)
+from evento.consumers.delivery import EventHandler, EventInjection, executor_of
+from evento.consumers.port import ConsumerId
+from evento.consumers.status import Standing
+from evento.gateway import CommandGateway, QueryGateway
+from evento.messages import EventMessage, EventRecord
+
+__all__ = ["ObserverDelivery"]
+
+
+class ObserverDelivery:
+    """Delivers to an observer. Events have no order, so nothing waits behind a dead one."""
+
+    def __init__(
+        self,
+        consumer: ConsumerId,
+        component: ComponentDefinition,
+        instance: object,
+        *,
+        standing: Standing,
+        commands: CommandGateway | None = None,
+        queries: QueryGateway | None = None,
+        tracing: TracingAgent | None = None,
+        interceptors: Sequence[Interceptor] = (),
+        executors: Mapping[str, Executor] | None = None,
+    ) -> None:
+        self.role = component.role
+        self._commands = commands
+        self._queries = queries
+        self._standing = standing
+        self._handlers: dict[str, EventHandler] = {}
+        for handler in component.handlers_of(HandlerKind.EVENT):
+            runner = HandlerRunner(
+                handler,
+                instance,
+                tracing=tracing,
+                interceptors=interceptors,
+                executor=executor_of(component, handler, executors or {}),
+            )
+            self._handlers[handler.payload_name] = EventHandler(consumer, component.role, runner)
+        self.names: tuple[str, ...] = tuple(self._handlers)
+
+    def handler_of(self, event: EventRecord) -> HandlerDefinition:
+        """Return the handler of an event."""
+        return self._handlers[event.name].definition
+
+    async def deliver(self, event: EventRecord, attempt: int) -> None:
+        """Handle an event; errors of the handler pass, :class:`UndecodableEvent` when it cannot be read."""
+        handler = self._handlers[event.name]
+        message = EventMessage(handler.read(event), event)
+        # Handlers run side by side, so each has an injection of its own.
+        injection = EventInjection(commands=self._commands, queries=self._queries, standing=self._standing, head=int)
+        await handler.run(message, injection, attempt)
