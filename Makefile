@@ -2,6 +2,7 @@
 # make test   everything that must hold: ruff, mypy, import-linter, pytest
 # make chaos  kills at random moments under load, a hundred of each kind instead of a few (EVENTO_CHAOS_ROUNDS)
 # make bench  the measured comparisons
+# make docs   build the documentation site into site/ (a broken link fails)
 # make clean  remove what these made (not the demo's data)
 #
 # Needs Python 3.11 or newer and make; everything else goes into .venv.
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench clean
+.PHONY: help demo test chaos bench docs clean
 .DELETE_ON_ERROR:
 
 help:
@@ -41,8 +42,11 @@ chaos: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/run.py
 
+docs: $(VENV)/.docs
+	$(BIN)/zensical build --strict --clean
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist site .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # Stamps: what is installed is installed again only when pyproject.toml or this file changes.
@@ -64,4 +68,9 @@ $(VENV)/.demo: $(VENV)/.venv pyproject.toml Makefile
 $(VENV)/.test: $(VENV)/.demo
 	@echo "== installing what the tests and benchmarks need"
 	@$(PIP) install --group test --group bench
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.venv pyproject.toml Makefile
+	@echo "== installing what the documentation site needs"
+	@$(PIP) install --group docs
 	@touch $@

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted(
-    str(path.relative_to(ROOT)) for folder in (ROOT, ROOT / "docs", ROOT / "docs/adr") for path in folder.glob("*.md")
-)
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
 
 
 def synopsis() -> str:
