@@ -9,8 +9,10 @@ import pytest
 from shop import (
     COMPONENTS,
     ItemAddCommand,
+    OrderAggregate,
     OrderFindQuery,
     OrderPlaceCommand,
+    OrderPlacedEvent,
     OrderSearchQuery,
     OrderView,
 )
@@ -22,11 +24,13 @@ from evento import (
     NotFound,
     PayloadError,
     Projection,
+    Projector,
     Query,
     QueryGateway,
     QueryRejected,
     ReadModelBehind,
     View,
+    event_handler,
     query_handler,
 )
 
@@ -47,6 +51,76 @@ async def test_a_position_that_is_not_reached_is_a_clear_error(bundle: EventoBun
     message = await bundle.commands.send_message(OrderPlaceCommand("ORD_1", "ann"))
     with pytest.raises(ReadModelBehind, match="OrderProjector"):
         await bundle.queries.query(OrderFindQuery("ORD_1"), at_least=message.position + 1, timeout=0.3)
+
+
+class LookView(View):
+    seen: int
+
+
+class LookQuery(Query[LookView]):
+    pass
+
+
+class LookBeyondQuery(Query[LookView]):
+    """Its handler waits for the read model itself."""
+
+    position: int
+
+
+class Gate:
+    def __init__(self) -> None:
+        self.entered = asyncio.Event()
+        self.opened = asyncio.Event()
+
+
+class AskingProjector(Projector, version=1):
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    @event_handler
+    async def on_placed(self, event: OrderPlacedEvent, queries: QueryGateway) -> None:
+        self._gate.entered.set()
+        await self._gate.opened.wait()
+        await queries.query(LookQuery(), timeout=5)
+
+
+class LookProjection(Projection):
+    @query_handler
+    def look(self, query: LookQuery) -> LookView:
+        return LookView(1)
+
+    @query_handler
+    async def look_beyond(self, query: LookBeyondQuery, queries: QueryGateway) -> LookView:
+        return await queries.query(LookQuery(), at_least=query.position)
+
+
+async def test_those_who_wait_for_a_projector_take_no_place_that_others_need(make_bundle: MakeBundle) -> None:
+    gate = Gate()
+    options = {"components": [OrderAggregate, AskingProjector, LookProjection], "injector": {Gate: gate}}
+    async with make_bundle(**options, max_concurrent_handlers=1) as bundle:
+        message = await bundle.commands.send_message(OrderPlaceCommand("ORD_1", "ann"))
+        await gate.entered.wait()
+        waiting = [
+            asyncio.create_task(bundle.queries.query(LookQuery(), at_least=message.position, timeout=10))
+            for _ in range(3)
+        ]
+        await asyncio.sleep(0)
+        await bundle.commands.send(ItemAddCommand("ORD_1", "tea"), timeout=5)
+        assert not any(task.done() for task in waiting)
+        gate.opened.set()
+        assert await asyncio.gather(*waiting) == [LookView(1)] * 3
+
+
+async def test_what_a_projector_asks_does_not_queue_behind_those_who_wait_for_it(make_bundle: MakeBundle) -> None:
+    gate = Gate()
+    options = {"components": [OrderAggregate, AskingProjector, LookProjection], "injector": {Gate: gate}}
+    async with make_bundle(**options, max_concurrent_handlers=1) as bundle:
+        message = await bundle.commands.send_message(OrderPlaceCommand("ORD_1", "ann"))
+        await gate.entered.wait()
+        waiting = asyncio.create_task(bundle.queries.query(LookBeyondQuery(message.position), timeout=10))
+        await asyncio.sleep(0)
+        gate.opened.set()
+        assert await waiting == LookView(1)
 
 
 async def test_what_does_not_exist_is_not_found(bundle: EventoBundle) -> None:

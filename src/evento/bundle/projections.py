@@ -66,13 +66,16 @@ class ProjectionRuntime:
             for handler in definition.handlers_of(HandlerKind.QUERY)
         }
 
+    async def ready(self, request: Request, deadline: float) -> None:
+        """Return when the read model has come to what the query asks for."""
+        if request.at_least:
+            await self._wait_for(self._definition, request.at_least, answer_by(deadline))
+
     async def handle(self, request: Request, deadline: float) -> Reply:
-        """Answer one query."""
+        """Answer one query, whose read model is :meth:`ready`."""
         runner = self._runners[request.name]
         cls: Any = runner.handler.payload
         query = request.decoded if type(request.decoded) is cls else decode(cls, request.payload)
-        if request.at_least:
-            await self._wait_for(self._definition, request.at_least, answer_by(deadline))
         message = QueryMessage(query, request)
         handling = Handling(
             message,

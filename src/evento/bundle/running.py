@@ -198,13 +198,15 @@ class RunningBundle:
                 projection = ProjectionRuntime(
                     component, instance, queries=self.queries, wait_for=self._wait_for, **common
                 )
-                await self._serve(component, HandlerKind.QUERY, projection.handle)
+                await self._serve(component, HandlerKind.QUERY, projection.handle, ready=projection.ready)
             case Role.PROJECTOR | Role.SAGA | Role.OBSERVER:
                 contexts = settings.contexts.get(component.cls, component.contexts)
                 self.consumers.add(component, instance, contexts=contexts)
 
-    async def _serve(self, component: ComponentDefinition, kind: HandlerKind, handle: Any) -> None:
-        serve = served(handle, self._admission)
+    async def _serve(
+        self, component: ComponentDefinition, kind: HandlerKind, handle: Any, *, ready: Any = None
+    ) -> None:
+        serve = served(handle, self._admission, ready=ready)
         for handler in component.handlers_of(kind):
             await self._bus.serve(_HANDLED[kind], handler.payload_name, serve)
 

@@ -16,11 +16,21 @@ __all__ = ["answer_by", "served"]
 logger = logging.getLogger("evento.handlers")
 
 
-def served(handle: Callable[[Request, float], Awaitable[Reply]], admission: Admission) -> RequestHandler:
-    """Wrap a runtime's handler: it waits for admission, is not started after the deadline, and replies its errors."""
+def served(
+    handle: Callable[[Request, float], Awaitable[Reply]],
+    admission: Admission,
+    *,
+    ready: Callable[[Request, float], Awaitable[None]] | None = None,
+) -> RequestHandler:
+    """Wrap a runtime's handler: it waits for admission, is not started after the deadline, and replies its errors.
+
+    :param ready: what a request waits for before it takes a place.
+    """
 
     async def serve(request: Request, deadline: float) -> Reply:
         try:
+            if ready is not None:
+                await ready(request, deadline)
             await admission.enter(request.name, depth=request.depth)
         except EventoError as error:
             return Reply(error=error_to_data(error))

@@ -175,7 +175,12 @@ class EventHandler:
         """Run the handler; what it sends has the same ids whenever it handles this event."""
         injection.message = message
         handling = Handling(
-            message, handler=self.id, may_send=self._may_send, may_query=self._may_query, attempt=attempt
+            message,
+            handler=self.id,
+            may_send=self._may_send,
+            may_query=self._may_query,
+            depth=1,  # what a consumer sends holds it up, and all who wait for it: it never queues behind these
+            attempt=attempt,
         )
         return self._run(message.payload, injection, handling)
 
