@@ -1,6 +1,7 @@
 """The engines behind projectors, sagas and observers, and the store where they keep their place."""
 
 from evento.consumers.consumer import Consumer
+from evento.consumers.failures import SagaError
 from evento.consumers.group import ConsumerGroup
 from evento.consumers.port import (
     Checkpoint,
@@ -9,7 +10,9 @@ from evento.consumers.port import (
     ConsumerLease,
     ConsumerStateStore,
     DeadEvent,
+    SagaChange,
     StoredConsumer,
+    StoredSaga,
 )
 from evento.consumers.sqlalchemy_store import SqlConsumerStateStore
 from evento.consumers.status import ConsumerState, ConsumerStatus
@@ -25,6 +28,9 @@ __all__ = [
     "ConsumerStateStore",
     "ConsumerStatus",
     "DeadEvent",
+    "SagaChange",
+    "SagaError",
     "SqlConsumerStateStore",
     "StoredConsumer",
+    "StoredSaga",
 ]
