@@ -108,6 +108,18 @@ async def test_starting_twice_at_once_is_refused(make_bundle: MakeBundle) -> Non
         pass
 
 
+async def test_a_start_during_a_stop_is_refused_and_works_afterwards(make_bundle: MakeBundle) -> None:
+    bundle = make_bundle(server="embedded:")
+    await bundle.start()
+    stopping = asyncio.create_task(bundle.stop())
+    await asyncio.sleep(0)
+    with pytest.raises(DefinitionError, match="still stopping"):
+        await bundle.start()
+    await stopping
+    async with bundle:
+        await bundle.commands.send(OrderPlaceCommand("ORD_1", "ann"))
+
+
 async def test_a_second_bundle_on_the_same_file_is_refused_and_the_first_goes_on(make_bundle: MakeBundle) -> None:
     async with make_bundle() as first:
         with pytest.raises(StoreInUse, match=f"this process .{os.getpid()}"):

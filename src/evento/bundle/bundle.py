@@ -145,8 +145,10 @@ class EventoBundle:
         :raises StoreInUse: another bundle has the embedded store's file.
         :raises StoreUnavailable: a store cannot be opened.
         """
-        if self._exit is not None or self._starting:
-            raise DefinitionError(f"the bundle {self.bundle_id!r} is started already: make another one, or stop it")
+        if self._running is not None or self._starting:
+            raise DefinitionError(
+                f"the bundle {self.bundle_id!r} is started already, or still stopping: make another one, or await stop()"
+            )
         self._starting = True
         try:
             running = await self._open()
