@@ -18,18 +18,19 @@ __all__ = ["derived_id", "new_id"]
 _NAMESPACE = UUID("6b0d4d83-6d0c-5c6a-8f2e-0d5f6f0c4c6e").bytes
 
 
-def _dashed(text: str, version: int) -> str:
-    variant = "89ab"[int(text[16], 16) & 3]
-    return f"{text[:8]}-{text[8:12]}-{version}{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
+# The digit that says the variant has two random bits.
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def new_id() -> str:
     """Return a random id (UUID version 7: milliseconds since 1970, then 74 random bits)."""
-    return _dashed(f"{time_ns() // 1_000_000:012x}{urandom(10).hex()}", 7)
+    time, random = f"{time_ns() // 1_000_000:012x}", urandom(10).hex()
+    return f"{time[:8]}-{time[8:]}-7{random[:3]}-{_VARIANT[random[3]]}{random[4:7]}-{random[8:]}"
 
 
 def derived_id(*parts: str) -> str:
     """Return the id (UUID version 5) that these parts, in this order, always give."""
     # Lengths keep ("a", "bc") and ("ab", "c") apart.
     name = "".join(f"{len(part)}:{part}" for part in parts)
-    return _dashed(sha1(_NAMESPACE + name.encode(), usedforsecurity=False).hexdigest(), 5)
+    text = sha1(_NAMESPACE + name.encode(), usedforsecurity=False).hexdigest()
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
