@@ -147,7 +147,7 @@ class EventoBundle:
         """
         if self._running is not None or self._starting:
             raise DefinitionError(
-                f"the bundle {self.bundle_id!r} is started already, or still stopping: make another one, or await stop()"
+                f"the bundle {self.bundle_id!r} is started already or still stopping: make another one, or await stop()"
             )
         self._starting = True
         try:
