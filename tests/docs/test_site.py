@@ -8,7 +8,7 @@ from documents import DOCS, ROOT, anchors, blocks, links
 
 PAGES = sorted(DOCS.rglob("*.md"))
 TEMPLATE = DOCS / "adr/0000-template.md"
-LANGUAGES = {"python", "console", "text", "ini", ""}
+LANGUAGES = {"python", "diff", "console", "text", "ini", ""}
 
 
 def test_the_navigation_has_every_page_once() -> None:

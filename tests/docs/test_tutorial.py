@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -51,8 +51,8 @@ def lines(file: Path) -> list[str]:
 
 
 @pytest.mark.timeout(300)
-def test_mypy_finds_nothing_wrong(tutorial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tutorial)
+def test_mypy_finds_nothing_wrong(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished)
     output, errors, code = api.run(["--strict", "--cache-dir", str(ROOT / ".mypy_cache"), "todolist", "tests"])
 
     assert (code, errors) == (0, ""), output
@@ -147,15 +147,14 @@ class Newcomer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._own: dict[str, str] = {}
-        self._serving = served(folder, "todolist.app:create_app")
+        self._serving = ExitStack()
         self._url = ""
 
     def __enter__(self) -> "Newcomer":
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._url:
-            self._serving.__exit__(None, None, None)
+        self._serving.close()
 
     def follow(self, block: Block) -> None:
         """Run the commands of a block, and compare what they print."""
@@ -173,7 +172,8 @@ class Newcomer:
         words = shlex.split(command)
         match words[0]:
             case "uvicorn":
-                self._url = self._serving.__enter__()[1]
+                self._serving.close()  # Ctrl-C, if it runs
+                self._url = self._serving.enter_context(served(self._folder, "todolist.app:create_app"))[1]
                 return ""
             case "curl":
                 return self._curl(words)
@@ -182,9 +182,16 @@ class Newcomer:
             case _:
                 words = [sys.executable, "-m", *words]
         done = subprocess.run(
-            words, cwd=self._folder, env=environment(), capture_output=True, text=True, timeout=50, check=False
+            words,
+            cwd=self._folder,
+            env={**environment(), "PYTHONUNBUFFERED": "1"},  # so that output and warnings come in their order
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=50,
+            check=False,
         )
-        assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, f"{command}:\n{done.stdout}"
         return done.stdout
 
     def _curl(self, words: list[str]) -> str:
