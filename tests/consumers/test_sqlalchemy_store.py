@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from evento.consumers.port import Checkpoint, ConsumerId, ConsumerStateStore
 from evento.consumers.sqlalchemy_store import SqlConsumerStateStore
 from evento.errors import DefinitionError, SchemaTooNew, StoreUnavailable
-from evento.testing.conformance.consumer_store import CONSUMER, START, ConsumerStateStoreConformance
+from evento.testing.conformance.consumer_store import ConsumerStateStoreConformance
+from evento.testing.conformance.dead_event_queue import CONSUMER, START, dead_event
 
 
 def url(path: Path) -> str:
@@ -125,13 +126,32 @@ async def test_the_first_schema_gets_the_later_tables(tmp_path: Path) -> None:
     async with SqlConsumerStateStore(url(path)) as store:
         await store.register(CONSUMER, START)
         async with store.begin() as connection:
-            for table in ("saga", "saga_association", "finished_event"):
+            for table in ("saga", "saga_association", "finished_event", "directions"):
                 await connection.execute(text(f"DROP TABLE evento_consumer_{table}"))
+            await connection.execute(text("ALTER TABLE evento_consumer_dead_event DROP COLUMN retry"))
             await connection.execute(text("UPDATE evento_consumer_schema SET version = 1"))
     async with SqlConsumerStateStore(url(path)) as store:
         assert await store.load(CONSUMER) is not None
         assert await store.find_saga(CONSUMER, "order_id=1") is None
         assert await store.finished(CONSUMER) == frozenset()
+
+
+async def test_the_queue_of_the_third_schema_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "consumers.db"
+    async with SqlConsumerStateStore(url(path)) as store:
+        await store.register(CONSUMER, START)
+        lease = await store.acquire(CONSUMER, owner="a", ttl=60)
+        assert lease is not None
+        await store.commit(lease, 1, parked=[dead_event(1)])
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE evento_consumer_directions")
+        connection.execute("ALTER TABLE evento_consumer_dead_event DROP COLUMN retry")
+        connection.execute("UPDATE evento_consumer_schema SET version = 3")
+    connection.close()
+    async with SqlConsumerStateStore(url(path)) as store:
+        (kept,) = await store.dead_events(CONSUMER)
+        assert (kept.position, kept.retry) == (1, False)
+        await store.set_paused(CONSUMER, True)
 
 
 async def test_stores_that_open_a_new_file_together_agree(tmp_path: Path) -> None:

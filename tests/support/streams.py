@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from evento import DomainEvent, EventMessage, Projector, ServiceEvent, event_handler
 from evento.components import component_definition
 from evento.consumers import ConsumerGroup, ConsumerLease, SqlConsumerStateStore
-from evento.consumers.port import CheckpointTransaction, DeadEvent
+from evento.consumers.port import CheckpointTransaction
 from evento.messages import Event, now_micros, seal
 from evento.state_store import Append, Appended, NewEvent, Page, StateStore
 
@@ -250,8 +250,8 @@ class _FaultyTransaction:
     def is_open(self) -> bool:
         return self._transaction.is_open
 
-    async def commit(self, position: int, *, parked: Sequence[DeadEvent] = (), dead_streak: int = 0) -> None:
+    async def commit(self, position: int, **named: Any) -> None:
         self._store.fail()
         if self._store.refuse is not None and (error := await self._store.refuse(self.connection)):
             raise error
-        await self._transaction.commit(position, parked=parked, dead_streak=dead_streak)
+        await self._transaction.commit(position, **named)

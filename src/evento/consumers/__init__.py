@@ -1,5 +1,6 @@
 """The engines behind projectors, sagas and observers, and the store where they keep their place."""
 
+from evento.consumers.administration import ConsumerAdministration
 from evento.consumers.consumer import Consumer
 from evento.consumers.failures import SagaError
 from evento.consumers.group import ConsumerGroup
@@ -10,6 +11,8 @@ from evento.consumers.port import (
     ConsumerLease,
     ConsumerStateStore,
     DeadEvent,
+    DeadEventFilter,
+    Directions,
     SagaChange,
     StoredConsumer,
     StoredSaga,
@@ -21,6 +24,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointTransaction",
     "Consumer",
+    "ConsumerAdministration",
     "ConsumerGroup",
     "ConsumerId",
     "ConsumerLease",
@@ -28,6 +32,8 @@ __all__ = [
     "ConsumerStateStore",
     "ConsumerStatus",
     "DeadEvent",
+    "DeadEventFilter",
+    "Directions",
     "SagaChange",
     "SagaError",
     "SqlConsumerStateStore",

@@ -6,15 +6,17 @@ import asyncio
 import logging
 import random
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from evento.components import Role
+from evento.consumers.administration import lag_seconds
 from evento.consumers.delivery import Delivery
 from evento.consumers.failures import Backoff
 from evento.consumers.head import HeadWatch
 from evento.consumers.observation import Observation
 from evento.consumers.observers import ObserverDelivery
-from evento.consumers.port import Checkpoint, ConsumerId, ConsumerLease, ConsumerStateStore, StoredConsumer
+from evento.consumers.port import Checkpoint, ConsumerId, ConsumerLease, ConsumerStateStore, Directions, StoredConsumer
 from evento.consumers.settings import ConsumerSettings
 from evento.consumers.signals import Signals, Waiters, wait_event
 from evento.consumers.status import ConsumerState, ConsumerStatus, Standing
@@ -68,6 +70,7 @@ class Consumer:
         self._from_head = from_head
         self._signals = Signals()
         self._waiters = Waiters()
+        self._revision = 0
         self._task: asyncio.Task[None] | None = None
         watch.listen(self._signals.wake)
 
@@ -140,6 +143,35 @@ class Consumer:
         """Where the consumer stands."""
         return self._standing.status(self.id, self.role, self._watch.head)
 
+    async def status_now(self) -> ConsumerStatus:
+        """Return where the consumer stands, with its lag in seconds; a standby looks at the store first.
+
+        :raises StoreUnavailable: a store cannot answer.
+        """
+        if self._standing.state is ConsumerState.STANDBY:
+            await self._look()
+        elif (stored := await self._consumer_store.load(self.id)) is not None:
+            self._standing.count(stored)
+        status, lag = self.status, 0.0
+        if status.lag_events:
+            lag = await lag_seconds(self._state_store, self.id, self._standing.handled, self._delivery.names)
+        return replace(status, lag_seconds=lag)
+
+    @property
+    def is_retrying(self) -> bool:
+        """Whether dead events are to be handled again now."""
+        return self._signals.retry_wanted or self._standing.retrying > 0
+
+    def direct(self, directions: Directions) -> None:
+        """Follow what operators ask for, where it is news."""
+        if directions.revision <= self._revision:
+            return
+        self._revision = directions.revision
+        if not directions.paused and self._standing.dead_streak >= self._settings.max_dead_streak:
+            self._standing.dead_streak = directions.dead_streak
+        self._signals.pause(directions.paused)
+        self._signals.retry()
+
     async def wait_committed(self, position: int, deadline: float) -> None:
         """Return when ``position`` is committed; dead and waiting events count as passed.
 
@@ -176,9 +208,10 @@ class Consumer:
             if self._signals.stopping:
                 raise Stopped(f"{self.id} was stopped before it reached the head")
             if self._standing.state is ConsumerState.PAUSED:
+                why = "is paused" if self._signals.paused else "has paused itself"
                 raise ReadModelBehind(
-                    f"{self.id} has paused itself at position {self.committed} and will not reach the head: "
-                    f"{self._standing.last_error}"
+                    f"{self.id} {why} at position {self.committed} and will not reach the head until it is resumed: "
+                    f"{self._standing.last_error or 'no error'}"
                 )
 
     # Work --------------------------------------------------------------------------------------------------------
@@ -254,6 +287,7 @@ class Consumer:
 
     def _take(self, stored: StoredConsumer) -> None:
         self._standing.take(stored)
+        self.direct(stored.directions)
         self._waiters.passed(self.committed)
 
     async def _hold(self, lease: ConsumerLease, tenure: Tenure | Observation, valid_until: float) -> None:

@@ -11,6 +11,7 @@ from evento.errors import (
     ConcurrencyConflict,
     EventoError,
     HandlerNotFound,
+    NotFound,
     Overloaded,
     PayloadError,
     ReadModelBehind,
@@ -20,7 +21,7 @@ from evento.errors import (
     TransientError,
 )
 
-__all__ = ["Backoff", "SagaError", "UndecodableEvent", "is_transient"]
+__all__ = ["Backoff", "EventGone", "SagaError", "UndecodableEvent", "is_transient"]
 
 MAX_DELAY = 30.0
 MIN_DELAY = 0.01
@@ -50,6 +51,14 @@ class UndecodableEvent(PayloadError):
 
 class SagaError(EventoError):
     """A saga's handler left a state that cannot be kept; nothing of it was stored."""
+
+
+class EventGone(NotFound):
+    """The event in the queue cannot be handled any more: it was purged, or its handler is gone."""
+
+    def __init__(self, message: str = "", /, **data: Any) -> None:
+        super().__init__(message, **data)
+        self.type = NotFound.__name__
 
 
 def is_transient(error: BaseException) -> bool:

@@ -10,8 +10,10 @@ from datetime import timedelta
 from typing import Any
 
 from evento.components import ComponentDefinition, Interceptor, Role, TracingAgent
+from evento.consumers.administration import ConsumerAdministration
 from evento.consumers.consumer import Consumer
 from evento.consumers.delivery import Delivery, ProjectorDelivery
+from evento.consumers.directing import DirectionsWatch
 from evento.consumers.head import HeadWatch
 from evento.consumers.observers import ObserverDelivery
 from evento.consumers.port import ConsumerId, ConsumerStateStore
@@ -34,7 +36,8 @@ class ConsumerGroup:
     Add the components, then enter it as an async context manager; the stores must be open for as long as it is.
 
     :param fetch_size: events per page.
-    :param fetch_delay: the longest time between two looks at the head of the store, should its notices fail.
+    :param fetch_delay: the longest time between two looks at the head of the store, should its notices fail, and
+        between two looks for what operators ask of the consumers in other processes.
     :param checkpoint_interval: the longest time that a handled event waits for its checkpoint.
     :param executors: pools of threads by name, for handlers with ``executor=``.
     :param take_over: take leases whoever holds them: for a bundle that holds the file lock of an embedded store.
@@ -71,6 +74,7 @@ class ConsumerGroup:
         self._interceptors = tuple(interceptors)
         self._executors = executors or {}
         self._watch = HeadWatch(state_store, poll=fetch_delay.total_seconds())
+        self._directions = DirectionsWatch(consumer_store, bundle_id, poll=fetch_delay.total_seconds())
         self._settings = ConsumerSettings(
             fetch_size=fetch_size,
             checkpoint_interval=checkpoint_interval.total_seconds(),
@@ -95,6 +99,7 @@ class ConsumerGroup:
         for context in dict.fromkeys(component.contexts if contexts is None else contexts):
             consumer = self._consumer(component, instance, context)
             self._consumers[consumer.id] = consumer
+            self._directions.listen(consumer.id, consumer.direct)
             if component.wait_for_head_reached:
                 self._gates.append(consumer)
 
@@ -142,6 +147,7 @@ class ConsumerGroup:
             await stack.enter_async_context(self._watch)
             for consumer in self._consumers.values():
                 await consumer.register()
+            await stack.enter_async_context(self._directions)
             stack.push_async_callback(self._stop)
             self._start(lambda role: role is Role.PROJECTOR)
             self._stack = stack.pop_all()
@@ -174,6 +180,18 @@ class ConsumerGroup:
     def statuses(self) -> list[ConsumerStatus]:
         """Return where each consumer stands."""
         return [consumer.status for consumer in self._consumers.values()]
+
+    @property
+    def administration(self) -> ConsumerAdministration:
+        """What operators see of these consumers, and what they can ask of them."""
+
+        async def known() -> list[ConsumerId]:
+            return list(self._consumers)
+
+        async def status(consumer: ConsumerId) -> ConsumerStatus:
+            return await self._consumers[consumer].status_now()
+
+        return ConsumerAdministration(self._consumer_store, known=known, status=status, notify=self._directions.look)
 
     async def wait_for(self, projectors: Collection[str] | None, position: int, deadline: float) -> None:
         """Wait until projectors have committed progress to ``position``; dead and waiting events count as passed.
@@ -211,8 +229,14 @@ class ConsumerGroup:
             self._watch.seen(head)
             await self._all_committed(consumers, head, deadline)
             # What came in while the consumers were waited for has moved the head, or is still in flight.
-            if idle() and await self._state_store.head() == head and idle():
+            retrying = [consumer for consumer in consumers if consumer.is_retrying]
+            if not retrying and idle() and await self._state_store.head() == head and idle():
                 return
+            if loop.time() >= deadline and retrying:
+                raise ReadModelBehind(
+                    "dead events are still being retried: "
+                    + "; ".join(_position(consumer.status) for consumer in retrying)
+                )
             if loop.time() >= deadline:
                 raise ReadModelBehind(f"requests are still in flight, or new events still arrive, after {timeout:g} s")
             await asyncio.sleep(IDLE_POLL)

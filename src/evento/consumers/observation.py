@@ -14,6 +14,7 @@ from evento.consumers.head import HeadWatch
 from evento.consumers.observers import ObserverDelivery
 from evento.consumers.port import ConsumerId, ConsumerLease, ConsumerStateStore, DeadEvent
 from evento.consumers.progress import SCAN_INTERVAL
+from evento.consumers.retries import Retries
 from evento.consumers.settings import ConsumerSettings
 from evento.consumers.signals import Signals, Waiters
 from evento.consumers.status import ConsumerState, Standing
@@ -72,6 +73,18 @@ class Observation:
         self._crash: BaseException | None = None
         self._parked: list[DeadEvent] = []
         self._backing_off = 0
+        self._said_why = False
+        self._resolved: list[int] = []
+        self._retries = Retries(
+            lease,
+            delivery,
+            self,
+            attempt=self._run,
+            state_store=state_store,
+            consumer_store=consumer_store,
+            signals=signals,
+            standing=standing,
+        )
         self._due = math.inf
         self._not_before = 0.0
         self._outage = Backoff()
@@ -85,7 +98,9 @@ class Observation:
         try:
             self._settle()
             while not self._signals.stopping:
-                if self._is_paused:
+                if self._retries.due(monotonic()):
+                    await self._retry()
+                elif self._is_paused:
                     await self._pause()
                 else:
                     await self._work()
@@ -98,6 +113,7 @@ class Observation:
 
     async def _work(self) -> None:
         """Begin the events of one page; at the head, wait for more."""
+        self._said_why = False
         before = self._window.scanned
         page = await self._fetch()
         if page is None:
@@ -114,7 +130,7 @@ class Observation:
         self._watch.seen(page.head)
         if page.scanned_to >= page.head:
             self._reached_head()
-            while self._watch.head <= self._window.scanned and not self._signals.stopping and not self._is_paused:
+            while self._watch.head <= self._window.scanned and self._may_begin:
                 await self._rest()
         elif self._window.scanned == before:
             await self._signals.rest(1.0)  # a store that neither finds nor scans must not make this a busy loop
@@ -142,9 +158,9 @@ class Observation:
                     return None
 
     async def _room(self) -> bool:
-        """Wait until one more event may be begun; False when none may, for the observer stops or is paused."""
+        """Wait until one more event may be begun; False when none may now."""
         window, settings = self._window, self._settings
-        while not self._signals.stopping and not self._is_paused:
+        while self._may_begin:
             if await self._commit_if_due():
                 continue
             full = window.remembered >= settings.observer_window or window.unfinished >= settings.observer_unfinished
@@ -156,23 +172,68 @@ class Observation:
     async def _rest(self) -> None:
         """Commit what is due, or wait until something happens."""
         if not await self._commit_if_due():
-            await self._signals.rest(max(0.0, min(max(self._due, self._not_before) - monotonic(), IDLE)))
+            now = monotonic()
+            due_in = min(max(self._due, self._not_before) - now, self._retries.due_in(now))
+            await self._signals.rest(max(0.0, min(due_in, IDLE)))
         if self._crash is not None:
             raise self._crash
 
     async def _pause(self) -> None:
         self._standing.state = ConsumerState.PAUSED
+        if not self._said_why:
+            self._said_why = True
+            self._say_why()
+        # A success of those that are begun ends it too, where too many had failed.
+        while self._is_paused and not self._signals.stopping and not self._retries.due(monotonic()):
+            await self._rest()
+
+    def _say_why(self) -> None:
+        if self._signals.paused:
+            logger.warning("%s is paused, on request, at position %d", self._consumer, self._window.watermark)
+            return
         logger.error(
-            "%s has paused itself after %d dead events without a success in between (last: %s): mend the cause and "
-            "restart the bundle",
+            "%s has paused itself after %d dead events without a success in between (last: %s): mend the cause, then "
+            "resume it, or restart the bundle",
             self._consumer, self._standing.dead_streak, self._standing.last_error,
         )  # fmt: skip
-        while self._is_paused and not self._signals.stopping:  # a success of those that are begun ends it
-            await self._rest()
 
     @property
     def _is_paused(self) -> bool:
-        return self._standing.dead_streak >= self._settings.max_dead_streak
+        return self._signals.paused or self._standing.dead_streak >= self._settings.max_dead_streak
+
+    @property
+    def _may_begin(self) -> bool:
+        return not self._signals.stopping and not self._is_paused and not self._retries.due(monotonic())
+
+    # Dead events -------------------------------------------------------------------------------------------------
+
+    async def _retry(self) -> None:
+        """Handle some dead events again, one after another; those that are begun go on beside them."""
+        try:
+            await self._retries.turn()
+            stored = await self._consumer_store.load(self._consumer)
+        except StoreUnavailable as error:
+            self._retries.postpone(self._outage.next())
+            logger.warning("%s cannot retry dead events now: %s", self._consumer, error)
+            return
+        if stored is not None:
+            self._standing.count(stored)
+        self._retries.turned()
+
+    def resolve(self, position: int) -> None:
+        """Take note that a dead event is handled."""
+        self._resolved.append(position)
+
+    async def commit(self) -> None:
+        """Take the handled dead events out of the queue; the checkpoint stays where it is."""
+        await self._consumer_store.commit(
+            self._lease, self._standing.committed, resolved=self._resolved, dead_streak=None
+        )
+        self._resolved = []
+
+    async def rollback(self) -> None:
+        """Forget what was to leave the queue: handlers of observers write elsewhere."""
+        self._resolved = []
 
     # Handling ----------------------------------------------------------------------------------------------------
 
@@ -217,6 +278,13 @@ class Observation:
     async def _attempt(self, event: EventRecord, attempt: int) -> BaseException | None:
         """Run the handler once, give the slot back, and return what the handler has raised."""
         try:
+            return await self._run(event, attempt)
+        finally:
+            self._slots.release()
+            self._signals.wake()
+
+    async def _run(self, event: EventRecord, attempt: int) -> BaseException | None:
+        try:
             await self._delivery.deliver(event, attempt)
         except Exception as error:
             return error
@@ -225,9 +293,6 @@ class Observation:
             if task is None or task.cancelling():
                 raise
             return error  # the handler itself was not cancelled: something that it awaited was
-        finally:
-            self._slots.release()
-            self._signals.wake()
         return None
 
     async def _back_off(self, error: BaseException, delay: float) -> bool:

@@ -7,12 +7,13 @@ Promises that hold for all adapters (``evento.testing.conformance`` checks them)
 * A checkpoint is committed only under the current token, together with the events that are parked at it and the sagas
   that have changed, or not at all: a holder that has lost its lease without knowing it can write nothing.
 * An association belongs to one saga of a consumer at a time.
+* What operators ask for (pause, retry, discard) is kept here, so that the holder of the lease finds it, whoever asked.
 * Time is the database's: no clock of a process decides about a lease.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,6 +27,8 @@ __all__ = [
     "ConsumerLease",
     "ConsumerStateStore",
     "DeadEvent",
+    "DeadEventFilter",
+    "Directions",
     "SagaChange",
     "StoredConsumer",
     "StoredSaga",
@@ -61,13 +64,27 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Directions:
+    """What operators want of a consumer.
+
+    ``revision`` rises with everything that they ask for, so that one number tells whether there is something new.
+    ``paused``: no live event is handled. ``dead_streak`` is the stored one: resuming a consumer sets it to 0.
+    """
+
+    revision: int = 0
+    paused: bool = False
+    dead_streak: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class StoredConsumer:
     """What is stored about a consumer.
 
     ``errors`` counts failures since the last progress, the first of them at ``failing_since`` (microseconds since
     1970); ``last_error`` stays after progress, for people. ``dead_streak`` counts events that were parked for their
     own failure since the last success. ``dead`` and ``waiting`` count the events in the dead event queue: those that
-    failed, and those that wait behind them.
+    failed, and those that wait behind them; ``retrying`` counts those of both that are to be handled again now.
+    ``leased`` tells whether somebody holds the lease.
     """
 
     checkpoint: Checkpoint
@@ -77,6 +94,9 @@ class StoredConsumer:
     dead_streak: int = 0
     dead: int = 0
     waiting: int = 0
+    retrying: int = 0
+    directions: Directions = Directions()
+    leased: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +114,8 @@ class DeadEvent:
 
     The event itself stays in the System State Store, at ``position``. ``key`` is what it holds back: later events of
     the same key wait behind it (None: nothing waits). ``waiting`` events were never handled: their error fields are
-    empty. ``parked_at`` is in microseconds since 1970, set by the store.
+    empty. ``attempts`` counts all that failed, retries included. ``retry`` marks a dead event that is to be handled
+    again. ``parked_at`` is in microseconds since 1970, set by the store.
     """
 
     position: int
@@ -108,6 +129,7 @@ class DeadEvent:
     error_message: str = ""
     traceback: str = ""
     attempts: int = 0
+    retry: bool = False
     parked_at: int = 0
 
 
@@ -133,6 +155,18 @@ class SagaChange:
     removed: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadEventFilter:
+    """Which events of a dead event queue; all conditions must hold, None means any."""
+
+    position: int | None = None
+    key: str | None = None
+    event_name: str | None = None
+    error_type: str | None = None
+    waiting: bool | None = None
+    retry: bool | None = None
+
+
 class CheckpointTransaction(Protocol):
     """An open transaction of the consumer state store's database, in which handlers write and the checkpoint moves.
 
@@ -149,7 +183,14 @@ class CheckpointTransaction(Protocol):
         """Whether the transaction can still be committed: False once a handler has ended it."""
         ...
 
-    async def commit(self, position: int, *, parked: Sequence[DeadEvent] = (), dead_streak: int = 0) -> None:
+    async def commit(
+        self,
+        position: int,
+        *,
+        parked: Sequence[DeadEvent] = (),
+        resolved: Sequence[int] = (),
+        dead_streak: int | None = 0,
+    ) -> None:
         """Write the checkpoint as the last statement, fenced, and commit; :class:`LeaseLost` rolls all back."""
         ...
 
@@ -201,7 +242,8 @@ class ConsumerStateStore(Protocol):
         position: int,
         *,
         parked: Sequence[DeadEvent] = (),
-        dead_streak: int = 0,
+        resolved: Sequence[int] = (),
+        dead_streak: int | None = 0,
         sagas: Sequence[SagaChange] = (),
         finished: Collection[int] | None = None,
     ) -> None:
@@ -212,6 +254,8 @@ class ConsumerStateStore(Protocol):
 
         All associations that go are gone before others come, so that one may pass from saga to saga.
 
+        :param resolved: positions of dead events that are handled by now: they leave the queue.
+        :param dead_streak: None leaves the stored one as it is.
         :raises LeaseLost: the token is not the current one; nothing is written.
         """
         ...
@@ -224,12 +268,67 @@ class ConsumerStateStore(Protocol):
         """Count a failure; nothing happens when the lease is lost."""
         ...
 
+    # The dead event queue ----------------------------------------------------------------------------------------
+
     async def dead_keys(self, consumer: ConsumerId) -> frozenset[str]:
         """Return the keys that have events in the dead event queue."""
         ...
 
-    async def dead_events(self, consumer: ConsumerId, *, after: int = 0, limit: int = 100) -> Sequence[DeadEvent]:
-        """Return dead and waiting events with positions beyond ``after``, ascending."""
+    async def dead_events(
+        self,
+        consumer: ConsumerId,
+        criteria: DeadEventFilter = DeadEventFilter(),
+        *,
+        after: int = 0,
+        limit: int = 100,
+    ) -> Sequence[DeadEvent]:
+        """Return dead and waiting events that match, with positions beyond ``after``, ascending."""
+        ...
+
+    async def retryable(self, consumer: ConsumerId, *, after: int = 0, limit: int = 100) -> Sequence[DeadEvent]:
+        """Return the events that are to be handled again now, with positions beyond ``after``, ascending.
+
+        They are the dead ones that are marked and the waiting ones, except behind an unmarked dead one of their key.
+        """
+        ...
+
+    async def put_back(self, lease: ConsumerLease, event: DeadEvent) -> None:
+        """Note that a retry has failed: the event is dead, unmarked, with this error.
+
+        Nothing happens when it was discarded meanwhile.
+
+        :raises LeaseLost: the token is not the current one; nothing is written.
+        """
+        ...
+
+    # What operators ask for --------------------------------------------------------------------------------------
+
+    async def consumers(self, *, bundle: str | None = None) -> Sequence[ConsumerId]:
+        """Return the consumers that were ever registered, all of them or those of a bundle."""
+        ...
+
+    async def directions(self, bundle: str) -> Mapping[ConsumerId, Directions]:
+        """Return what operators want of the consumers of a bundle; one who was never asked for anything is absent."""
+        ...
+
+    async def set_paused(self, consumer: ConsumerId, paused: bool) -> None:
+        """Pause or resume a consumer; one that is not registered yet still starts where it would have started.
+
+        Resuming sets its streak of dead events to 0.
+        """
+        ...
+
+    async def mark(self, consumer: ConsumerId, criteria: DeadEventFilter, *, retry: bool) -> int:
+        """Mark dead events for a retry, or take the mark off; return how many match. Waiting events have no mark."""
+        ...
+
+    async def discard(
+        self, consumer: ConsumerId, criteria: DeadEventFilter, *, limit: int = 100
+    ) -> Sequence[DeadEvent]:
+        """Remove the first events that match from the queue, for ever, and return them.
+
+        Events that wait behind a removed one become retryable.
+        """
         ...
 
     async def finished(self, consumer: ConsumerId) -> frozenset[int]:

@@ -41,6 +41,7 @@ class Progress:
         self._waiters = waiters
         self._interval = interval
         self._parked: list[DeadEvent] = []
+        self._resolved: list[int] = []
         self._transaction: CheckpointTransaction | None = None
         self._stack = AsyncExitStack()
         self._due = math.inf
@@ -78,6 +79,10 @@ class Progress:
         """Keep an event for the dead event queue; it is written with the next checkpoint."""
         self._parked.append(event)
 
+    def resolve(self, position: int) -> None:
+        """Take note that a dead event is handled; it leaves the queue with the next checkpoint."""
+        self._resolved.append(position)
+
     def is_due(self, now: float) -> bool:
         """Whether the checkpoint is to be committed now."""
         return now >= self._due or (self._waiters.wanted <= self.position and not self.is_clean)
@@ -91,19 +96,23 @@ class Progress:
 
         :raises LeaseLost: another owner works for the consumer now; nothing was committed.
         """
-        if self.is_clean and self._transaction is None:
+        if self.is_clean and not self._resolved and self._transaction is None:
             self._due = math.inf
             return
-        position, parked, streak = self.position, self._parked, self._standing.dead_streak
+        position, parked, resolved = self.position, self._parked, self._resolved
+        # A retry says nothing about the stream: what somebody who resumes the consumer has set meanwhile stays.
+        streak = None if resolved else self._standing.dead_streak
         if self._transaction is None:
             changes = self.sagas.pending
-            await self._store.commit(self._lease, position, parked=parked, dead_streak=streak, sagas=changes)
+            await self._store.commit(
+                self._lease, position, parked=parked, resolved=resolved, dead_streak=streak, sagas=changes
+            )
             self.sagas.committed()
         else:
             self.check_open()
-            await self._transaction.commit(position, parked=parked, dead_streak=streak)
+            await self._transaction.commit(position, parked=parked, resolved=resolved, dead_streak=streak)
             await self._close()
-        self._parked = []
+        self._parked, self._resolved = [], []
         self._due = math.inf
         self._standing.advanced(position)
         self._standing.dead += sum(not event.waiting for event in parked)
@@ -113,7 +122,7 @@ class Progress:
     async def rollback(self) -> None:
         """Undo everything since the last checkpoint that was written in a transaction, and go back to it."""
         await self._close()
-        self._parked = []
+        self._parked, self._resolved = [], []
         self.sagas.drop()
         self._due = math.inf
         self.position = self._standing.handled = self._standing.committed

@@ -22,17 +22,35 @@ async def wait_event(event: asyncio.Event, timeout: float) -> bool:
 
 
 class Signals:
-    """Stopping and waking one consumer."""
+    """Stopping, pausing and waking one consumer."""
 
     def __init__(self) -> None:
         self.stopping = False
+        self.paused = False
+        self.retry_wanted = False
         self._stop = asyncio.Event()
+        self._halt = asyncio.Event()
         self._wake = asyncio.Event()
 
     def stop(self) -> None:
         """End all waits; no further event is begun."""
         self.stopping = True
         self._stop.set()
+        self._halt.set()
+        self._wake.set()
+
+    def pause(self, paused: bool) -> None:
+        """Let no further event of the stream be begun, or let them be begun again."""
+        self.paused = paused
+        if paused:
+            self._halt.set()
+        elif not self.stopping:
+            self._halt.clear()
+        self._wake.set()
+
+    def retry(self) -> None:
+        """Ask for a look at the dead event queue."""
+        self.retry_wanted = True
         self._wake.set()
 
     def wake(self) -> None:
@@ -44,6 +62,10 @@ class Signals:
         await wait_event(self._wake, seconds)
         if not self.stopping:
             self._wake.clear()
+
+    async def back_off(self, seconds: float) -> bool:
+        """Wait ``seconds`` before the next attempt; at once True when the consumer is to stop or to pause."""
+        return await wait_event(self._halt, seconds)
 
     async def doze(self, seconds: float) -> bool:
         """Wait ``seconds``, whatever wakes the consumer; at once True when it is to stop."""

@@ -24,7 +24,7 @@ class ConsumerState(enum.Enum):
     RETRYING = "retrying"
     """A handler or a store fails; it will be tried again."""
     PAUSED = "paused"
-    """Too many events went to the dead event queue without a success in between; a restart tries one more."""
+    """An operator has paused it, or too many events went to the dead event queue without a success in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,15 @@ class ConsumerStatus:
 
     ``position`` is its committed checkpoint. ``lag_events`` counts the events of the store behind the last one that it
     has looked at, whether they concern it or not. ``errors`` counts failures since the last progress, the first of
-    them at ``failing_since``. ``dead`` and ``waiting`` count the events in its dead event queue. On a standby the
-    figures are those of its last look at the store.
+    them at ``failing_since``. ``dead`` and ``waiting`` count the events in its dead event queue, and ``retrying`` those
+    of both that are to be handled again now. On a standby the figures are those of its last look at the store.
+
+    ``lag_seconds`` is the age of the oldest event that it has not looked at yet, None where nobody has asked the event
+    store. ``role`` is None where only the stores are known, and not the component.
     """
 
     id: ConsumerId
-    role: Role
+    role: Role | None
     state: ConsumerState
     position: int
     head: int
@@ -49,6 +52,8 @@ class ConsumerStatus:
     failing_since: datetime | None
     dead: int
     waiting: int
+    retrying: int = 0
+    lag_seconds: float | None = None
 
     @property
     def healthy(self) -> bool:
@@ -70,6 +75,7 @@ class Standing:
     dead_streak: int = 0
     dead: int = 0
     waiting: int = 0
+    retrying: int = 0
 
     def take(self, stored: StoredConsumer) -> None:
         """Start from what is stored; failures that could not be written down since the last progress stay counted."""
@@ -79,8 +85,11 @@ class Standing:
             self.last_error = stored.last_error or self.last_error
         self.handled = self.committed = stored.checkpoint.position
         self.dead_streak = stored.dead_streak
-        self.dead = stored.dead
-        self.waiting = stored.waiting
+        self.count(stored)
+
+    def count(self, stored: StoredConsumer) -> None:
+        """Take note of what is in the dead event queue."""
+        self.dead, self.waiting, self.retrying = stored.dead, stored.waiting, stored.retrying
 
     def failed(self, error: str) -> None:
         """Count a failure."""
@@ -110,4 +119,5 @@ class Standing:
             failing_since=None if self.failing_since is None else from_micros(self.failing_since),
             dead=self.dead,
             waiting=self.waiting,
+            retrying=self.retrying,
         )

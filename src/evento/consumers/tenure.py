@@ -15,6 +15,7 @@ from evento.consumers.failures import Backoff, UndecodableEvent, is_transient
 from evento.consumers.head import HeadWatch
 from evento.consumers.port import ConsumerId, ConsumerLease, ConsumerStateStore
 from evento.consumers.progress import Progress
+from evento.consumers.retries import Retries
 from evento.consumers.settings import ConsumerSettings
 from evento.consumers.signals import Signals, Waiters
 from evento.consumers.status import ConsumerState, Standing
@@ -66,6 +67,16 @@ class Tenure:
         self._progress = Progress(
             consumer_store, lease, standing=standing, waiters=waiters, interval=settings.checkpoint_interval
         )
+        self._retries = Retries(
+            lease,
+            delivery,
+            self._progress,
+            attempt=self._attempt,
+            state_store=state_store,
+            consumer_store=consumer_store,
+            signals=signals,
+            standing=standing,
+        )
         self._careful_until = 0
         self._report_at = monotonic() + REPORT_INTERVAL
 
@@ -79,8 +90,10 @@ class Tenure:
         try:
             await self._delivery.begin(self._held, self._progress)
             while not self._signals.stopping:
-                if self._standing.dead_streak >= self._settings.max_dead_streak:
-                    await self._pause()
+                if self._retries.due(monotonic()):
+                    await self._retry()
+                elif self._is_paused:
+                    await self._rest()
                 else:
                     await self._work()
             await self._progress.commit()
@@ -131,10 +144,13 @@ class Tenure:
         if progress.in_transaction and not await self._checkpoint():
             return  # an open transaction never waits
         while not self._signals.stopping and self._watch.head <= progress.position:
-            if progress.is_due(monotonic()):
+            now = monotonic()
+            if self._is_paused or self._retries.due(now):
+                return
+            if progress.is_due(now):
                 await progress.commit()
             else:
-                await self._signals.rest(max(0.0, min(progress.due_in(), IDLE)))
+                await self._signals.rest(max(0.0, min(progress.due_in(), self._retries.due_in(now), IDLE)))
 
     # Handling ----------------------------------------------------------------------------------------------------
 
@@ -143,7 +159,7 @@ class Tenure:
         progress, signals, held = self._progress, self._signals, self._held
         yield_at = monotonic() + SLICE
         for event in events:
-            if signals.stopping:
+            if signals.stopping or signals.paused:
                 return False
             if held and (key := self._delivery.key_of(event)) in held:
                 progress.park(waiting_event(event, key))
@@ -157,6 +173,8 @@ class Tenure:
             if progress.passed(event.position, now) and not await self._checkpoint():
                 return False
             if now >= yield_at:
+                if self._retries.due(now):
+                    return False
                 await asyncio.sleep(0)
                 yield_at = monotonic() + SLICE
         return True
@@ -176,7 +194,7 @@ class Tenure:
             if task is None or task.cancelling():
                 raise
             return error  # the handler itself was not cancelled: something that it awaited was
-        if event.position <= self._careful_until:
+        if progress.position < event.position <= self._careful_until:  # retries commit by themselves
             progress.passed(event.position, monotonic())
             try:
                 await progress.commit()
@@ -206,7 +224,7 @@ class Tenure:
             )  # fmt: skip
             await self._progress.commit()
             await self._failing(error)
-            if await self._signals.doze(delay):
+            if await self._signals.back_off(delay):
                 return False
             attempts += 1
             outcome = await self._attempt(event, attempts)
@@ -258,15 +276,43 @@ class Tenure:
             exc_info=error,
         )  # fmt: skip
 
-    async def _pause(self) -> None:
-        self._standing.state = ConsumerState.PAUSED
+    async def _retry(self) -> None:
+        """Handle some dead events again, between events of the stream."""
+        if not await self._checkpoint():  # what is parked must be in the queue before one of its key is handled
+            return
+        await self._retries.turn()
+        self._held = set(await self._consumer_store.dead_keys(self._consumer))
+        await self._delivery.begin(self._held, self._progress)
+        stored = await self._consumer_store.load(self._consumer)
+        if stored is not None:
+            self._standing.count(stored)
+        self._retries.turned()
+
+    @property
+    def _is_paused(self) -> bool:
+        return self._signals.paused or self._standing.dead_streak >= self._settings.max_dead_streak
+
+    async def _rest(self) -> None:
+        """Wait while the consumer is paused: until it is resumed, or dead events are to be retried."""
+        await self._progress.commit()
+        if self._standing.state is not ConsumerState.PAUSED:
+            self._standing.state = ConsumerState.PAUSED
+            self._say_why()
+        while self._is_paused and not self._signals.stopping:
+            now = monotonic()
+            if self._retries.due(now):
+                return
+            await self._signals.rest(min(self._retries.due_in(now), IDLE))
+
+    def _say_why(self) -> None:
+        if self._signals.paused:
+            logger.warning("%s is paused, on request, at position %d", self._consumer, self._progress.position)
+            return
         logger.error(
-            "%s has paused itself after %d dead events without a success in between (last: %s): mend the cause and "
-            "restart the bundle",
+            "%s has paused itself after %d dead events without a success in between (last: %s): mend the cause, then "
+            "resume it, or restart the bundle",
             self._consumer, self._standing.dead_streak, self._standing.last_error,
         )  # fmt: skip
-        while not await self._signals.doze(IDLE):
-            pass
 
     async def _failing(self, error: BaseException) -> None:
         self._standing.state = ConsumerState.RETRYING

@@ -62,7 +62,14 @@ class OpenTransaction:
         """Whether it can still be committed."""
         return self.connection.in_transaction()
 
-    async def commit(self, position: int, *, parked: Sequence[DeadEvent] = (), dead_streak: int = 0) -> None:
+    async def commit(
+        self,
+        position: int,
+        *,
+        parked: Sequence[DeadEvent] = (),
+        resolved: Sequence[int] = (),
+        dead_streak: int | None = 0,
+    ) -> None:
         """Do nothing: the block of :class:`EventTransaction` commits."""
 
 

@@ -45,7 +45,7 @@ def _mysql_now(element: database_now, compiler: Any, **options: Any) -> str:
     return "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)"
 
 
-def make_engine(text: str, *, timeout: float) -> AsyncEngine:
+def make_engine(text: str, *, timeout: float, read_only: bool = False) -> AsyncEngine:
     """Make the engine of a URL; nothing is connected yet. ``timeout`` (seconds) bounds the wait for a lock of SQLite.
 
     :raises DefinitionError: the URL is malformed, its driver is not async, or not installed.
@@ -64,7 +64,9 @@ def make_engine(text: str, *, timeout: float) -> AsyncEngine:
         url = url.set(drivername=f"{backend}+{driver}")
     where = url.render_as_string(hide_password=True)
     try:
-        return _sqlite_engine(url, timeout) if backend == "sqlite" else create_async_engine(url, pool_pre_ping=True)
+        if backend == "sqlite":
+            return _sqlite_engine(url, timeout, read_only)
+        return create_async_engine(url, pool_pre_ping=True)
     except ModuleNotFoundError as error:
         raise DefinitionError(
             f"{where} needs the package {error.name!r}, which is not installed: pip install {error.name}"
@@ -73,7 +75,7 @@ def make_engine(text: str, *, timeout: float) -> AsyncEngine:
         raise DefinitionError(f"{where} needs an async driver: write {backend}+{driver}://") from error
 
 
-def _sqlite_engine(url: URL, timeout: float) -> AsyncEngine:
+def _sqlite_engine(url: URL, timeout: float, read_only: bool) -> AsyncEngine:
     if url.database in {None, "", ":memory:"}:
         # A name of its own and a shared cache let a second connection see the database, and keep it.
         url = url.set(database=f"file:evento-{uuid4().hex}", query={"mode": "memory", "cache": "shared", "uri": "true"})
@@ -86,14 +88,15 @@ def _sqlite_engine(url: URL, timeout: float) -> AsyncEngine:
     def _connected(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # the driver leaves BEGIN to us
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={busy}"):
+        settings = ("query_only=ON",) if read_only else ("journal_mode=WAL", "synchronous=FULL")
+        for pragma in (*settings, f"busy_timeout={busy}"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")
     def _begun(connection: Any) -> None:
         # The write lock at once: a transaction that reads first could not be upgraded after another one's commit.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
 

@@ -4,14 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from sqlalchemy import BigInteger, Boolean, Column, Connection, Integer, MetaData, String, Table, Text, insert, select
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    false,
+    insert,
+    inspect,
+    select,
+    text,
+)
 from sqlalchemy.dialects.mysql import LONGTEXT, VARCHAR
 
-from evento.errors import SchemaTooNew
+from evento.errors import SchemaTooNew, StoreUnavailable
 
-__all__ = ["SCHEMA_VERSION", "consumers", "dead_events", "finished_events", "migrate", "saga_associations", "sagas"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "check_schema",
+    "consumers",
+    "dead_events",
+    "directions",
+    "finished_events",
+    "migrate",
+    "saga_associations",
+    "sagas",
+]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _metadata = MetaData()
 # MySQL compares text without regard to case unless it is told otherwise, and indexes at most 3072 bytes: 3 x 240 x 4.
@@ -64,6 +89,7 @@ dead_events = Table(
     Column("traceback", _TEXT, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("parked_at", BigInteger, nullable=False),
+    Column("retry", Boolean, nullable=False, server_default=false()),
 )
 
 # Ids and digests are ASCII: the primary key of four names and one of these stays within the limit of MySQL.
@@ -103,7 +129,22 @@ def _add_finished_events(connection: Connection) -> None:
     _metadata.create_all(connection, tables=[finished_events])
 
 
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: _add_sagas, 3: _add_finished_events}
+# A table of its own: directions may be given before the consumer is registered, and never wait for its checkpoints.
+directions = Table(
+    "evento_consumer_directions",
+    _metadata,
+    *_identity(),
+    Column("revision", BigInteger, nullable=False),
+    Column("paused", Boolean, nullable=False),
+)
+
+
+def _add_directions(connection: Connection) -> None:
+    connection.execute(text("ALTER TABLE evento_consumer_dead_event ADD COLUMN retry BOOLEAN NOT NULL DEFAULT FALSE"))
+    directions.create(connection)
+
+
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: _add_sagas, 3: _add_finished_events, 4: _add_directions}
 """What turns the schema of version n - 1 into that of version n. A new database gets the tables above at once."""
 
 
@@ -115,6 +156,29 @@ def migrate(connection: Connection, where: str) -> None:
         _metadata.create_all(connection)
         connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
         return
+    _refuse_newer(found, where)
+    for version in range(found + 1, SCHEMA_VERSION + 1):
+        MIGRATIONS[version](connection)
+    # Also when it is the same: a database that cannot be written shows now, and not at the first checkpoint.
+    connection.execute(schema_version.update().values(version=SCHEMA_VERSION))
+
+
+def check_schema(connection: Connection, where: str) -> None:
+    """Raise unless the database is at :data:`SCHEMA_VERSION`; nothing is changed."""
+    found = None
+    if inspect(connection).has_table(schema_version.name):
+        found = connection.scalar(select(schema_version.c.version))
+    if found is None:
+        raise StoreUnavailable(f"there is no consumer state in {where}: a bundle makes it at its first start")
+    _refuse_newer(found, where)
+    if found < SCHEMA_VERSION:
+        raise StoreUnavailable(
+            f"the consumer state in {where} has schema version {found}, and this Evento works with {SCHEMA_VERSION}: "
+            "start the bundle with this version of Evento once, or use the command of the bundle's version"
+        )
+
+
+def _refuse_newer(found: int, where: str) -> None:
     if found > SCHEMA_VERSION:
         raise SchemaTooNew(
             f"the consumer state in {where} has schema version {found}, but this Evento knows versions up to "
@@ -122,7 +186,3 @@ def migrate(connection: Connection, where: str) -> None:
             found=found,
             supported=SCHEMA_VERSION,
         )
-    for version in range(found + 1, SCHEMA_VERSION + 1):
-        MIGRATIONS[version](connection)
-    # Also when it is the same: a database that cannot be written shows now, and not at the first checkpoint.
-    connection.execute(schema_version.update().values(version=SCHEMA_VERSION))

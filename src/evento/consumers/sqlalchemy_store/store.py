@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Row, Update, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, Update, and_, func, insert, or_, select, update
 from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
@@ -25,22 +25,23 @@ from evento.consumers.port import (
     ConsumerId,
     ConsumerLease,
     DeadEvent,
+    DeadEventFilter,
+    Directions,
     SagaChange,
     StoredConsumer,
     StoredSaga,
 )
+from evento.consumers.sqlalchemy_store import dead_events as queue
 from evento.consumers.sqlalchemy_store.dialects import database_now, make_engine, probe
+from evento.consumers.sqlalchemy_store.directions import list_directions, note_request
 from evento.consumers.sqlalchemy_store.finished import finished_positions, write_finished
 from evento.consumers.sqlalchemy_store.identity import fields_of as _fields
 from evento.consumers.sqlalchemy_store.identity import is_of as _is
 from evento.consumers.sqlalchemy_store.sagas import find_saga, list_sagas, write_sagas
-from evento.consumers.sqlalchemy_store.schema import consumers, dead_events, migrate
+from evento.consumers.sqlalchemy_store.schema import check_schema, consumers, migrate
 from evento.errors import EventoError, LeaseLost, StoreUnavailable
 
 __all__ = ["SqlConsumerStateStore"]
-
-MAX_TEXT = 64 * 1024
-"""Longer error messages and tracebacks are cut."""
 
 
 class SqlConsumerStateStore:
@@ -48,14 +49,19 @@ class SqlConsumerStateStore:
 
     :param url: of SQLAlchemy: ``sqlite+aiosqlite:///FILE`` (``sqlite+aiosqlite://``: in memory),
         ``postgresql+asyncpg://...`` or ``mysql+asyncmy://...``.
+    :param existing: do not make or migrate the tables: for tools, which must not change the database of a running
+        bundle of another version under it.
+    :param read_only: in addition write nothing, and on SQLite wait for no writer.
     :param timeout: seconds that one operation may take; a transaction of handlers is bounded at its begin and commit.
 
     On SQLite the operations of one store run one after another, as the database has one writer: while a handler's
     transaction is open, the checkpoints of the other consumers wait.
     """
 
-    def __init__(self, url: str, *, timeout: float = 30.0) -> None:
+    def __init__(self, url: str, *, existing: bool = False, read_only: bool = False, timeout: float = 30.0) -> None:
         self._url = url
+        self._existing = existing or read_only
+        self._read_only = read_only
         self._timeout = timeout
         self._open: AsyncEngine | None = None
         self._exit = AsyncExitStack()
@@ -69,7 +75,7 @@ class SqlConsumerStateStore:
         :raises SchemaTooNew: a newer Evento wrote the database.
         :raises StoreUnavailable: the database cannot be reached.
         """
-        engine = make_engine(self._url, timeout=self._timeout)
+        engine = make_engine(self._url, timeout=self._timeout, read_only=self._read_only)
         self._where = engine.url.render_as_string(hide_password=True)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.dispose)
@@ -94,6 +100,10 @@ class SqlConsumerStateStore:
         await self._exit.aclose()
 
     async def _migrate(self, engine: AsyncEngine) -> None:
+        if self._existing:
+            async with asyncio.timeout(self._timeout), engine.begin() as connection:
+                await connection.run_sync(check_schema, self._where)
+            return
         # Two processes may make the tables at the same time: the one that loses looks again.
         for attempt in range(1, 6):
             try:
@@ -171,24 +181,25 @@ class SqlConsumerStateStore:
 
     async def load(self, consumer: ConsumerId) -> StoredConsumer | None:
         """Return what is stored about a consumer; None when it was never registered."""
-        counts = (
-            select(dead_events.c.waiting, func.count())
-            .where(_is(dead_events, consumer))
-            .group_by(dead_events.c.waiting)
-        )
+        c = consumers.c
+        leased = and_(c.lease_owner.is_not(None), c.lease_until > database_now()).label("leased")
         async with self._operation() as connection:
-            row = (await connection.execute(select(consumers).where(_is(consumers, consumer)))).one_or_none()
+            row = (await connection.execute(select(consumers, leased).where(_is(consumers, consumer)))).one_or_none()
             if row is None:
                 return None
-            parked = {bool(waiting): count for waiting, count in await connection.execute(counts)}
+            dead, waiting, retrying = await queue.count_dead_events(connection, consumer)
+            directions = await list_directions(connection, consumer=consumer)
         return StoredConsumer(
             checkpoint=Checkpoint(row.position, row.store_id, row.epoch),
             errors=row.errors,
             last_error=row.last_error,
             failing_since=row.failing_since,
             dead_streak=row.dead_streak,
-            dead=parked.get(False, 0),
-            waiting=parked.get(True, 0),
+            dead=dead,
+            waiting=waiting,
+            retrying=retrying,
+            directions=directions.get(consumer, Directions()),
+            leased=bool(row.leased),
         )
 
     # Leases ------------------------------------------------------------------------------------------------------
@@ -226,13 +237,14 @@ class SqlConsumerStateStore:
         position: int,
         *,
         parked: Sequence[DeadEvent] = (),
-        dead_streak: int = 0,
+        resolved: Sequence[int] = (),
+        dead_streak: int | None = 0,
         sagas: Sequence[SagaChange] = (),
         finished: Collection[int] | None = None,
     ) -> None:
-        """Move the checkpoint, park events and write sagas, in one transaction; counted errors are reset."""
+        """Move the checkpoint, change the dead event queue and write sagas, in one transaction."""
         async with self._operation() as connection:
-            await _write(connection, lease, position, parked, dead_streak)
+            await _write(connection, lease, position, parked, resolved, dead_streak)
             if sagas:  # behind the fence: who has lost the lease meets LeaseLost, not the rows of the new owner
                 await write_sagas(connection, lease.consumer, sagas)
             if finished is not None:
@@ -244,24 +256,81 @@ class SqlConsumerStateStore:
         failing_since = func.coalesce(c.failing_since, database_now())
         async with self._operation() as connection:
             await connection.execute(
-                _held(lease).values(errors=c.errors + 1, last_error=_text(error), failing_since=failing_since)
+                _held(lease).values(
+                    errors=c.errors + 1, last_error=queue.acceptable(error), failing_since=failing_since
+                )
             )
 
-    # Dead events -------------------------------------------------------------------------------------------------
+    # The dead event queue ----------------------------------------------------------------------------------------
 
     async def dead_keys(self, consumer: ConsumerId) -> frozenset[str]:
         """Return the keys that have events in the dead event queue."""
-        key = dead_events.c.held_key
         async with self._operation() as connection:
-            rows = await connection.scalars(select(key).where(_is(dead_events, consumer), key.is_not(None)).distinct())
-            return frozenset(rows)
+            return await queue.list_keys(connection, consumer)
 
-    async def dead_events(self, consumer: ConsumerId, *, after: int = 0, limit: int = 100) -> Sequence[DeadEvent]:
-        """Return dead and waiting events with positions beyond ``after``, ascending."""
-        position = dead_events.c.position
-        query = select(dead_events).where(_is(dead_events, consumer), position > after).order_by(position).limit(limit)
+    async def dead_events(
+        self,
+        consumer: ConsumerId,
+        criteria: DeadEventFilter = DeadEventFilter(),  # noqa: B008 - immutable
+        *,
+        after: int = 0,
+        limit: int = 100,
+    ) -> Sequence[DeadEvent]:
+        """Return dead and waiting events that match, with positions beyond ``after``, ascending."""
         async with self._operation() as connection:
-            return [_dead_event(row) for row in await connection.execute(query)]
+            return await queue.list_dead_events(connection, consumer, criteria, after=after, limit=limit)
+
+    async def retryable(self, consumer: ConsumerId, *, after: int = 0, limit: int = 100) -> Sequence[DeadEvent]:
+        """Return the events that are to be handled again now, with positions beyond ``after``, ascending."""
+        async with self._operation() as connection:
+            return await queue.list_retryable(connection, consumer, after=after, limit=limit)
+
+    async def put_back(self, lease: ConsumerLease, event: DeadEvent) -> None:
+        """Note that a retry has failed: the event is dead, unmarked, with this error."""
+        async with self._operation() as connection:
+            await queue.put_back(connection, lease.consumer, event)
+            if not _hit(await connection.execute(_held(lease).values(lease_token=lease.token))):
+                raise _lost(lease, f"the retry at {event.position} is not noted")
+
+    # What operators ask for --------------------------------------------------------------------------------------
+
+    async def consumers(self, *, bundle: str | None = None) -> Sequence[ConsumerId]:
+        """Return the consumers that were ever registered, all of them or those of a bundle."""
+        c = consumers.c
+        query = select(c.bundle, c.component, c.version, c.context)
+        if bundle is not None:
+            query = query.where(c.bundle == bundle)
+        async with self._operation() as connection:
+            return sorted(ConsumerId(*row) for row in await connection.execute(query))
+
+    async def directions(self, bundle: str) -> Mapping[ConsumerId, Directions]:
+        """Return what operators want of the consumers of a bundle; one who was never asked for anything is absent."""
+        async with self._operation() as connection:
+            return await list_directions(connection, bundle=bundle)
+
+    async def set_paused(self, consumer: ConsumerId, paused: bool) -> None:
+        """Pause or resume a consumer; resuming sets its streak of dead events to 0."""
+        async with self._request(consumer, paused=paused) as connection:
+            if not paused:
+                await connection.execute(update(consumers).where(_is(consumers, consumer)).values(dead_streak=0))
+
+    async def mark(self, consumer: ConsumerId, criteria: DeadEventFilter, *, retry: bool) -> int:
+        """Mark dead events for a retry, or take the mark off; return how many match."""
+        async with self._request(consumer) as connection:
+            return await queue.mark_dead_events(connection, consumer, criteria, retry=retry)
+
+    async def discard(
+        self, consumer: ConsumerId, criteria: DeadEventFilter, *, limit: int = 100
+    ) -> Sequence[DeadEvent]:
+        """Remove the first events that match from the queue, for ever, and return them."""
+        async with self._request(consumer) as connection:
+            return await queue.discard_dead_events(connection, consumer, criteria, limit=limit)
+
+    @asynccontextmanager
+    async def _request(self, consumer: ConsumerId, *, paused: bool | None = None) -> AsyncIterator[AsyncConnection]:
+        async with self._operation() as connection:
+            yield connection
+            await note_request(connection, consumer, paused=paused)
 
     # Observers ---------------------------------------------------------------------------------------------------
 
@@ -308,11 +377,18 @@ class SqlCheckpointTransaction:
         """Whether the transaction can still be committed: False once a handler has ended it."""
         return self._transaction.is_active
 
-    async def commit(self, position: int, *, parked: Sequence[DeadEvent] = (), dead_streak: int = 0) -> None:
+    async def commit(
+        self,
+        position: int,
+        *,
+        parked: Sequence[DeadEvent] = (),
+        resolved: Sequence[int] = (),
+        dead_streak: int | None = 0,
+    ) -> None:
         """Write the checkpoint as the last statement, fenced, and commit."""
         try:
             async with asyncio.timeout(self._store._timeout):
-                await _write(self._connection, self._lease, position, parked, dead_streak)
+                await _write(self._connection, self._lease, position, parked, resolved, dead_streak)
                 await self._transaction.commit()
         except _FAILURES as error:
             raise self._store._unavailable(error) from error
@@ -322,25 +398,29 @@ _FAILURES = (DBAPIError, PoolTimeoutError, OSError, TimeoutError)
 
 
 async def _write(
-    connection: AsyncConnection, lease: ConsumerLease, position: int, parked: Sequence[DeadEvent], dead_streak: int
+    connection: AsyncConnection,
+    lease: ConsumerLease,
+    position: int,
+    parked: Sequence[DeadEvent],
+    resolved: Sequence[int],
+    dead_streak: int | None,
 ) -> None:
     if parked:
-        # A consumer that was made to read again may park an event that is parked already.
-        positions = [event.position for event in parked]
-        await connection.execute(
-            delete(dead_events).where(_is(dead_events, lease.consumer), dead_events.c.position.in_(positions))
-        )
-        await connection.execute(
-            insert(dead_events).values(parked_at=database_now()), [_dead_row(lease.consumer, event) for event in parked]
-        )
-    checkpoint = _held(lease).values(position=position, dead_streak=dead_streak, errors=0, failing_since=None)
+        await queue.park(connection, lease.consumer, parked)
+    if resolved:
+        await queue.remove(connection, lease.consumer, resolved)
+    streak = {} if dead_streak is None else {"dead_streak": dead_streak}
+    checkpoint = _held(lease).values(position=position, errors=0, failing_since=None, **streak)
     if not _hit(await connection.execute(checkpoint)):
-        raise LeaseLost(
-            f"{lease.consumer} is worked for by another process now: the checkpoint at {position} is refused",
-            consumer=str(lease.consumer),
-            position=position,
-            token=lease.token,
-        )
+        raise _lost(lease, f"the checkpoint at {position} is refused")
+
+
+def _lost(lease: ConsumerLease, consequence: str) -> LeaseLost:
+    return LeaseLost(
+        f"{lease.consumer} is worked for by another process now: {consequence}",
+        consumer=str(lease.consumer),
+        token=lease.token,
+    )
 
 
 def _held(lease: ConsumerLease) -> Update:
@@ -357,44 +437,3 @@ def _after(seconds: float) -> ColumnElement[int]:
 
 def _hit(result: CursorResult[Any]) -> bool:
     return result.rowcount == 1
-
-
-def _dead_row(consumer: ConsumerId, event: DeadEvent) -> dict[str, Any]:
-    return {
-        **_fields(consumer),
-        "position": event.position,
-        "event_id": event.event_id,
-        "event_name": event.event_name,
-        "event_context": event.context,
-        "aggregate_id": event.aggregate_id,
-        "held_key": event.key,
-        "waiting": event.waiting,
-        "error_type": _text(event.error_type),
-        "error_message": _text(event.error_message),
-        "traceback": _text(event.traceback),
-        "attempts": event.attempts,
-    }
-
-
-def _dead_event(row: Row[Any]) -> DeadEvent:
-    return DeadEvent(
-        position=row.position,
-        event_id=row.event_id,
-        event_name=row.event_name,
-        context=row.event_context,
-        aggregate_id=row.aggregate_id,
-        key=row.held_key,
-        waiting=bool(row.waiting),
-        error_type=row.error_type,
-        error_message=row.error_message,
-        traceback=row.traceback,
-        attempts=row.attempts,
-        parked_at=row.parked_at,
-    )
-
-
-def _text(text: str) -> str:
-    """Return ``text`` as every database can keep it: no NUL, no lone surrogates, of bounded length."""
-    if len(text) > MAX_TEXT:
-        text = text[: MAX_TEXT // 2] + "\n...\n" + text[-MAX_TEXT // 2 :]
-    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

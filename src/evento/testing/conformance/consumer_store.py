@@ -22,38 +22,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from evento.consumers.port import (
-    Checkpoint,
-    ConsumerId,
-    ConsumerLease,
-    ConsumerStateStore,
-    DeadEvent,
-    SagaChange,
-    StoredSaga,
-)
+from evento.consumers.port import Checkpoint, ConsumerLease, ConsumerStateStore, SagaChange, StoredSaga
 from evento.errors import LeaseLost
+from evento.testing.conformance.dead_event_queue import CONSUMER, START, DeadEventQueueConformance, dead_event
 
 __all__ = ["ConsumerStateStoreConformance"]
-
-CONSUMER = ConsumerId("shop_eu", "Order_Projector", 1, "*")
-START = Checkpoint(0, "store-1", 1)
-
-
-def dead_event(position: int, *, key: str | None = "ORD_1", waiting: bool = False) -> DeadEvent:
-    """Return a dead event as a consumer parks it."""
-    return DeadEvent(
-        position=position,
-        event_id=f"event-{position}",
-        event_name="OrderPlacedEvent",
-        context="default",
-        aggregate_id=key,
-        key=key,
-        waiting=waiting,
-        error_type="" if waiting else "ValueError",
-        error_message="" if waiting else "no such column: größe \N{SNOWMAN}",
-        traceback="" if waiting else "Traceback ...",
-        attempts=0 if waiting else 4,
-    )
 
 
 def change(
@@ -63,21 +36,8 @@ def change(
     return SagaChange(id, state, frozenset(added or ()), frozenset(removed or ()))
 
 
-class ConsumerStateStoreConformance:
+class ConsumerStateStoreConformance(DeadEventQueueConformance):
     """The suite; see the module's text."""
-
-    @pytest.fixture
-    def store(self) -> ConsumerStateStore:
-        """Give an open, empty store: to be overridden, usually by an async fixture."""
-        raise NotImplementedError
-
-    @pytest.fixture
-    async def lease(self, store: ConsumerStateStore) -> ConsumerLease:
-        """Register a consumer and take its lease for a minute."""
-        await store.register(CONSUMER, START)
-        lease = await store.acquire(CONSUMER, owner="a", ttl=60)
-        assert lease is not None
-        return lease
 
     # Registration
 

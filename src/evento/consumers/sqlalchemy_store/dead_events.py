@@ -1,0 +1,198 @@
+"""The rows of the dead event queue: reading, marking and removing them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, and_, delete, func, insert, not_, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from evento.consumers.port import ConsumerId, DeadEvent, DeadEventFilter
+from evento.consumers.sqlalchemy_store.dialects import database_now
+from evento.consumers.sqlalchemy_store.identity import fields_of, is_of
+from evento.consumers.sqlalchemy_store.schema import dead_events
+
+__all__ = [
+    "acceptable",
+    "count_dead_events",
+    "discard_dead_events",
+    "list_dead_events",
+    "list_keys",
+    "list_retryable",
+    "mark_dead_events",
+    "park",
+    "put_back",
+    "remove",
+]
+
+MAX_TEXT = 64 * 1024
+"""Longer error messages and tracebacks are cut."""
+
+d = dead_events.c
+
+
+# Reading ---------------------------------------------------------------------------------------------------------
+
+
+async def count_dead_events(connection: AsyncConnection, consumer: ConsumerId) -> tuple[int, int, int]:
+    """Return how many events are dead, how many wait, and how many of both are to be handled again now."""
+    counts = select(d.waiting, func.count()).where(is_of(dead_events, consumer)).group_by(d.waiting)
+    parked = {bool(waiting): count for waiting, count in await connection.execute(counts)}
+    if not parked:
+        return 0, 0, 0
+    retrying = await connection.scalar(_retryable(consumer).with_only_columns(func.count()))
+    return parked.get(False, 0), parked.get(True, 0), retrying or 0
+
+
+async def list_keys(connection: AsyncConnection, consumer: ConsumerId) -> frozenset[str]:
+    """Return the keys that have events in the queue."""
+    query = select(d.held_key).where(is_of(dead_events, consumer), d.held_key.is_not(None)).distinct()
+    return frozenset(await connection.scalars(query))
+
+
+async def list_dead_events(
+    connection: AsyncConnection, consumer: ConsumerId, criteria: DeadEventFilter, *, after: int, limit: int
+) -> list[DeadEvent]:
+    """Return the events that match, with positions beyond ``after``."""
+    query = select(dead_events).where(_matches(consumer, criteria), d.position > after)
+    return [_event(row) for row in await connection.execute(query.order_by(d.position).limit(limit))]
+
+
+async def list_retryable(
+    connection: AsyncConnection, consumer: ConsumerId, *, after: int, limit: int
+) -> list[DeadEvent]:
+    """Return the events that are to be handled again now, with positions beyond ``after``."""
+    query = _retryable(consumer).where(d.position > after)
+    return [_event(row) for row in await connection.execute(query.order_by(d.position).limit(limit))]
+
+
+def _retryable(consumer: ConsumerId) -> Select[Any]:
+    # All rows of a key before its first unmarked dead event; usually that one is the first.
+    blocked = (
+        select(d.held_key, func.min(d.position).label("first"))
+        .where(is_of(dead_events, consumer), not_(d.waiting), not_(d.retry), d.held_key.is_not(None))
+        .group_by(d.held_key)
+        .subquery()
+    )
+    return (
+        select(dead_events)
+        .outerjoin(blocked, d.held_key == blocked.c.held_key)
+        .where(
+            is_of(dead_events, consumer),
+            or_(d.waiting, d.retry),
+            or_(blocked.c.first.is_(None), d.position < blocked.c.first),
+        )
+    )
+
+
+def _matches(consumer: ConsumerId, criteria: DeadEventFilter) -> ColumnElement[bool]:
+    wanted: dict[Any, Any] = {
+        d.position: criteria.position,
+        d.held_key: criteria.key,
+        d.event_name: criteria.event_name,
+        d.error_type: criteria.error_type,
+    }
+    flags = {d.waiting: criteria.waiting, d.retry: criteria.retry}
+    return and_(
+        is_of(dead_events, consumer),
+        *(column == value for column, value in wanted.items() if value is not None),
+        *(column.is_(value) for column, value in flags.items() if value is not None),
+    )
+
+
+# Writing ---------------------------------------------------------------------------------------------------------
+
+
+async def park(connection: AsyncConnection, consumer: ConsumerId, events: Sequence[DeadEvent]) -> None:
+    """Put events into the queue; those that are in it already are put there anew."""
+    await remove(connection, consumer, [event.position for event in events])
+    await connection.execute(
+        insert(dead_events).values(parked_at=database_now()), [_row(consumer, event) for event in events]
+    )
+
+
+async def remove(connection: AsyncConnection, consumer: ConsumerId, positions: Sequence[int]) -> None:
+    """Take events out of the queue."""
+    await connection.execute(delete(dead_events).where(is_of(dead_events, consumer), d.position.in_(positions)))
+
+
+async def put_back(connection: AsyncConnection, consumer: ConsumerId, event: DeadEvent) -> None:
+    """Write the error of a failed retry; nothing happens when the event is not in the queue any more."""
+    await connection.execute(
+        update(dead_events)
+        .where(is_of(dead_events, consumer), d.position == event.position)
+        .values(waiting=False, retry=False, attempts=event.attempts, parked_at=database_now(), **_error(event))
+    )
+
+
+async def mark_dead_events(
+    connection: AsyncConnection, consumer: ConsumerId, criteria: DeadEventFilter, *, retry: bool
+) -> int:
+    """Mark the dead events that match, or take the mark off; return how many match."""
+    matches = and_(_matches(consumer, criteria), not_(d.waiting))
+    count = await connection.scalar(select(func.count()).select_from(dead_events).where(matches))
+    await connection.execute(update(dead_events).where(matches).values(retry=retry))
+    return count or 0
+
+
+async def discard_dead_events(
+    connection: AsyncConnection, consumer: ConsumerId, criteria: DeadEventFilter, *, limit: int
+) -> list[DeadEvent]:
+    """Remove the first events that match, and return them."""
+    events = await list_dead_events(connection, consumer, criteria, after=0, limit=limit)
+    if events:
+        await remove(connection, consumer, [event.position for event in events])
+    return events
+
+
+# Rows ------------------------------------------------------------------------------------------------------------
+
+
+def _row(consumer: ConsumerId, event: DeadEvent) -> dict[str, Any]:
+    return {
+        **fields_of(consumer),
+        "position": event.position,
+        "event_id": event.event_id,
+        "event_name": event.event_name,
+        "event_context": event.context,
+        "aggregate_id": event.aggregate_id,
+        "held_key": event.key,
+        "waiting": event.waiting,
+        "attempts": event.attempts,
+        "retry": event.retry,
+        **_error(event),
+    }
+
+
+def _error(event: DeadEvent) -> dict[str, Any]:
+    return {
+        "error_type": acceptable(event.error_type),
+        "error_message": acceptable(event.error_message),
+        "traceback": acceptable(event.traceback),
+    }
+
+
+def _event(row: Row[Any]) -> DeadEvent:
+    return DeadEvent(
+        position=row.position,
+        event_id=row.event_id,
+        event_name=row.event_name,
+        context=row.event_context,
+        aggregate_id=row.aggregate_id,
+        key=row.held_key,
+        waiting=bool(row.waiting),
+        error_type=row.error_type,
+        error_message=row.error_message,
+        traceback=row.traceback,
+        attempts=row.attempts,
+        retry=bool(row.retry),
+        parked_at=row.parked_at,
+    )
+
+
+def acceptable(text: str) -> str:
+    """Return ``text`` as every database can keep it: no NUL, no lone surrogates, of bounded length."""
+    if len(text) > MAX_TEXT:
+        text = text[: MAX_TEXT // 2] + "\n...\n" + text[-MAX_TEXT // 2 :]
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
