@@ -25,6 +25,7 @@ from evento.components import (
     component_definition,
 )
 from evento.components.confinement import confinement_problems
+from evento.consumers import ConsumerAdministration
 from evento.errors import DefinitionError, Stopped
 from evento.gateway import CommandGateway, QueryGateway
 
@@ -233,10 +234,18 @@ class EventoBundle:
             self._invokers[cls] = instance
         return cast(I, self._invokers[cls])
 
+    @property
+    def consumers(self) -> ConsumerAdministration:
+        """Status of the consumers, pause and resume, and their dead event queues.
+
+        :class:`~evento.errors.Stopped` when the bundle is not started.
+        """
+        return self._up().consumers.administration
+
     async def consumers_caught_up(self, timeout: float = 10.0) -> None:
         """Wait until, in one look, every consumer has committed up to the head and nothing is in flight.
 
-        Events in the dead event queue count as handled.
+        Events in the dead event queue count as handled, but not those that are to be retried now.
 
         :raises ReadModelBehind: not within ``timeout`` seconds; names the consumers that are behind.
         """
