@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from evento import __version__
 from evento.cli.arguments import add_debug
+from evento.cli.consumers import add_consumers
 from evento.cli.demo import add_demo
 from evento.cli.errors import DONE, FAILED, WRONG_USE, CommandFailed, ReaderGone, WrongUse, explain
 from evento.cli.events import add_events
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add_run(verbs)
     add_events(verbs)
     add_store(verbs)
+    add_consumers(verbs)
     return parser
 
 

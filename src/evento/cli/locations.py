@@ -6,11 +6,14 @@ import argparse
 import os
 from pathlib import Path
 
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
 from evento.cli.arguments import text
 from evento.cli.errors import CommandFailed, WrongUse
 from evento.state_store import StateStore
 
-__all__ = ["add_store_options", "open_store"]
+__all__ = ["add_consumers_option", "add_store_options", "consumer_state_url", "open_store"]
 
 _GIVE_ONE = "give --store sqlite:PATH or --server embedded:PATH, or set $EVENTO_SERVER"
 
@@ -25,6 +28,43 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="embedded:PATH (nats://... is not there yet); default: $EVENTO_SERVER",
     )
+
+
+def add_consumers_option(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--consumers``."""
+    parser.add_argument(
+        "--consumers",
+        type=text,
+        metavar="URL",
+        help="the consumer state, as in the bundle's consumer_state_store= (default: the file PATH-consumers)",
+    )
+
+
+def consumer_state_url(arguments: argparse.Namespace) -> str:
+    """Return the SQLAlchemy URL of the consumer state that belongs to the store of the command line.
+
+    :raises CommandFailed: its file does not exist.
+    """
+    if arguments.consumers is None:
+        path = Path(f"{_path(arguments)}-consumers").absolute()
+    else:
+        url = _database(arguments.consumers)
+        if url.get_backend_name() != "sqlite":
+            return url.render_as_string(hide_password=False)
+        path = Path(url.database or "").absolute()
+    if not path.is_file():
+        raise CommandFailed(
+            f"there is no consumer state at {path}: a bundle makes it at its first start; name it with --consumers "
+            "where the bundle keeps it elsewhere (consumer_state_store=)"
+        )
+    return f"sqlite+aiosqlite:///{path}"
+
+
+def _database(text: str) -> URL:
+    try:
+        return make_url(text)
+    except ArgumentError:
+        raise WrongUse("--consumers takes a SQLAlchemy URL, such as sqlite+aiosqlite:///shop.db-consumers") from None
 
 
 def open_store(arguments: argparse.Namespace, *, read_only: bool = True) -> StateStore:
