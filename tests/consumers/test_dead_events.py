@@ -134,6 +134,18 @@ async def test_a_retry_that_fails_puts_its_error_back_and_holds_the_key(
         assert group.statuses()[0].last_error == "KeyError: 'another one'"
 
 
+async def test_a_failed_retry_takes_nothing_else_back(events: StateStore, state: SqlConsumerStateStore) -> None:
+    await add(events, ThingAddedEvent("A"))
+    handle = Broken(1)
+    async with group_of(events, state, ThingProjector(handle), checkpoint_interval=NEVER) as group:
+        await group.caught_up(10)
+        await add(events, ThingAddedEvent("B"))
+        await handle.seen.wait(1)  # handled, and not committed yet
+        await group.administration.retry(THINGS, 1)
+        await group.caught_up(10)
+    assert handle.seen.positions == [2]
+
+
 async def test_what_waited_and_fails_is_dead_itself(events: StateStore, state: SqlConsumerStateStore) -> None:
     await add(events, *(ThingAddedEvent("A") for _ in range(4)))
     handle = Broken(1, 3)
@@ -471,6 +483,7 @@ async def test_the_retry_runs_where_the_lease_is(events: StateStore, state: SqlC
             second.mend()
             await standby.administration.retry(THINGS, all=True)  # asked for at the one without the lease
             await until(lambda: first.seen.positions == [1, 2])
+            await standby.caught_up(10)
             assert (await standby.administration.show(THINGS)).dead == 0
             await active.caught_up(10)
     assert second.runs == []

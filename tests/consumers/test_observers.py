@@ -194,7 +194,7 @@ async def test_a_stop_waits_for_running_handlers(events: StateStore, state: SqlC
     handle = Stuck(1, 2)
     async with running(events, state, handle):
         await add(events, *things(3))
-        await until(lambda: handle.running == {1, 2})
+        await until(lambda: handle.running == {1, 2} and handle.seen.positions == [3])
         asyncio.get_running_loop().call_later(0.05, handle.released.set)
     assert sorted(handle.seen.positions) == [1, 2, 3]
     assert (await stored(state)).checkpoint.position == 3

@@ -159,8 +159,9 @@ class Consumer:
 
     @property
     def is_retrying(self) -> bool:
-        """Whether dead events are to be handled again now."""
-        return self._signals.retry_wanted or self._standing.retrying > 0
+        """Whether dead events are to be handled again now; on a standby, as of its last look."""
+        asked = self._signals.retry_wanted and self._standing.state is not ConsumerState.STANDBY
+        return asked or self._standing.retrying > 0
 
     def direct(self, directions: Directions) -> None:
         """Follow what operators ask for, where it is news."""
@@ -171,6 +172,7 @@ class Consumer:
             self._standing.dead_streak = directions.dead_streak
         self._signals.pause(directions.paused)
         self._signals.retry()
+        self._standing.retrying = self._standing.retrying or 1  # until they are counted
 
     async def wait_committed(self, position: int, deadline: float) -> None:
         """Return when ``position`` is committed; dead and waiting events count as passed.
