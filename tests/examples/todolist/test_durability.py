@@ -16,8 +16,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from evento.examples.todolist.api.todo_list import TodoListStatus
 from evento.examples.todolist.config import EVENT_STORE, READ_MODEL, running_bundle
-from evento.examples.todolist.model import tables
+from evento.examples.todolist.model import tables, todo_lists
 from evento.state_store.sqlite import SqliteStateStore
 
 ANN = {"Authorization": "ann"}
@@ -81,16 +82,20 @@ async def test_the_read_model_equals_a_replay(application: Application, tmp_path
         for name in ("Groceries", "Holiday", "Garden"):
             path = f"/todo-list/{(await http.post('/todo-list/', json={'name': name})).json()['identifier']}"
             added = [await http.post(f"{path}/todo/", json={"content": str(n)}) for n in range(3)]
-            first, second, _ = (answer.json()["identifier"] for answer in added)
+            first, second, third = (answer.json()["identifier"] for answer in added)
             await http.delete(f"{path}/todo/{first}", headers=ANN)
             if name == "Holiday":
                 await http.delete(path)
             else:
                 await http.put(f"{path}/todo/{second}", headers=ANN)
+            if name == "Garden":
+                await http.put(f"{path}/todo/{third}", headers=ANN)
 
     shown = await read_model(data)
 
     assert [len(rows) for rows in shown.values()] == [2, 4]
+    status = list(todo_lists.c).index(todo_lists.c.status)
+    assert {row[status] for row in shown[todo_lists.name]} == {TodoListStatus.WIP, TodoListStatus.REGISTERED}
     assert await replayed(data, tmp_path / "replay") == shown
 
 

@@ -13,8 +13,7 @@ async def test_traffic_changes_lists_and_breaks_rules_now_and_then(http: httpx.A
     for _ in range(300):
         await traffic.step()
 
-    assert traffic.commands == traffic.position
-    assert traffic.commands > 200
+    assert 200 < traffic.commands <= traffic.position
     assert traffic.rejected > 5
     assert traffic.failed == 0
     assert 0 < len((await http.get("/todo-list/")).json()) <= 15

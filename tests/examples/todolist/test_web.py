@@ -59,6 +59,8 @@ async def test_a_new_list_is_shown_at_once(http: httpx.AsyncClient) -> None:
         "createdBy": "ann",
         "updatedBy": None,
         "updatedAt": None,
+        "status": "WIP",
+        "registeredAt": None,
     }
 
 

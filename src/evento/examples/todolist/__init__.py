@@ -9,6 +9,9 @@ Read it in the order in which it was built::
     projection.py   from the read model to the answers of queries
     invoker.py      what the outside may ask for
     web.py          the REST endpoints; errors.py beside it: which error is which status
+    saga.py         from a finished list to its registration in erp.py, the bridge to the ERP system
+    observer.py     tells people what they have checked, by notification.py, the bridge to the notification system
+    latency.py      how long these two outside systems, which are simulated, take
     config.py       the bundle that holds it all together
     app.py          the application for any ASGI server
     demo.py         runs it with generated traffic (``evento demo``)

@@ -7,16 +7,16 @@ first event and build the new tables beside the old ones.
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
-from sqlalchemy import Column, DateTime, ForeignKey, Index, MetaData, RowMapping, String, Table, Text
+from sqlalchemy import Column, DateTime, Enum, ForeignKey, Index, MetaData, RowMapping, String, Table, Text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.types import TypeDecorator
 
-from evento.examples.todolist.api.todo_list import TodoListListItemView, TodoListView, TodoView
+from evento.examples.todolist.api.todo_list import TodoListListItemView, TodoListStatus, TodoListView, TodoView
 
 __all__ = ["READ_MODEL_VERSION", "create_tables", "tables", "to_list_item_view", "to_view", "todo_lists", "todos"]
 
-READ_MODEL_VERSION = 1
+READ_MODEL_VERSION = 2
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -45,6 +45,8 @@ todo_lists = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_by", Text),
     Column("updated_at", UtcDateTime),
+    Column("status", Enum(TodoListStatus, native_enum=False, length=30), nullable=False),
+    Column("registered_at", UtcDateTime),
 )
 Index(f"{todo_lists.name}_newest", todo_lists.c.created_at.desc(), todo_lists.c.identifier)
 
@@ -83,6 +85,8 @@ def to_view(rows: Sequence[RowMapping]) -> TodoListView:
         updated_by=row[todo_lists.c.updated_by],
         created_at=row[todo_lists.c.created_at],
         updated_at=row[todo_lists.c.updated_at],
+        status=row[todo_lists.c.status],
+        registered_at=row[todo_lists.c.registered_at],
     )
 
 

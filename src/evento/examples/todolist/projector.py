@@ -13,9 +13,12 @@ from sqlalchemy.sql.dml import UpdateBase
 
 from evento import Metadata, Projector, event_handler
 from evento.examples.todolist.api import ANONYMOUS
+from evento.examples.todolist.api.erp import ErpUserActivityRegisteredEvent
 from evento.examples.todolist.api.todo_list import (
+    RESOURCE_TYPE,
     TodoListCreatedEvent,
     TodoListDeletedEvent,
+    TodoListStatus,
     TodoListTodoAddedEvent,
     TodoListTodoCheckedEvent,
     TodoListTodoRemovedEvent,
@@ -35,7 +38,11 @@ class TodoListProjector(Projector, version=READ_MODEL_VERSION):
         """Add the list."""
         await connection.execute(
             insert(todo_lists).values(
-                identifier=event.identifier, name=event.content, created_by=_user(metadata), created_at=timestamp
+                identifier=event.identifier,
+                name=event.content,
+                created_by=_user(metadata),
+                created_at=timestamp,
+                status=TodoListStatus.WIP,
             )
         )
 
@@ -43,7 +50,7 @@ class TodoListProjector(Projector, version=READ_MODEL_VERSION):
     async def on_deleted(self, event: TodoListDeletedEvent, connection: AsyncConnection) -> None:
         """Remove the list and what is in it."""
         await connection.execute(delete(todos).where(todos.c.list_identifier == event.identifier))
-        await _change_one(connection, delete(todo_lists).where(todo_lists.c.identifier == event.identifier))
+        await _change_one(connection, delete(todo_lists).where(_is_list(event.identifier)))
 
     @event_handler
     async def on_todo_added(
@@ -77,10 +84,26 @@ class TodoListProjector(Projector, version=READ_MODEL_VERSION):
         completed = update(todos).where(_is_todo(event))
         await _change_one(connection, completed.values(completed_by=_user(metadata), completed_at=timestamp))
         await _touch(connection, event.identifier, metadata, timestamp)
+        if event.all_checked:  # for the first time, or again after todos were added
+            begun = update(todo_lists).where(_is_list(event.identifier), todo_lists.c.status == TodoListStatus.WIP)
+            await connection.execute(begun.values(status=TodoListStatus.REGISTRATION_PENDING))
+
+    @event_handler
+    async def on_registered(
+        self, event: ErpUserActivityRegisteredEvent, timestamp: datetime, connection: AsyncConnection
+    ) -> None:
+        """Mark the list as registered; the ERP system may register what is no list of ours."""
+        if event.resource_type == RESOURCE_TYPE:
+            registered = update(todo_lists).where(_is_list(event.resource_identifier))
+            await connection.execute(registered.values(status=TodoListStatus.REGISTERED, registered_at=timestamp))
 
 
 def _user(metadata: Metadata) -> str:
     return metadata.get("user", ANONYMOUS)
+
+
+def _is_list(identifier: str) -> ColumnElement[bool]:
+    return todo_lists.c.identifier == identifier
 
 
 def _is_todo(event: TodoListTodoRemovedEvent | TodoListTodoCheckedEvent) -> ColumnElement[bool]:
@@ -89,7 +112,7 @@ def _is_todo(event: TodoListTodoRemovedEvent | TodoListTodoCheckedEvent) -> Colu
 
 async def _touch(connection: AsyncConnection, identifier: str, metadata: Metadata, timestamp: datetime) -> None:
     """Record who changed the list last, and when."""
-    touched = update(todo_lists).where(todo_lists.c.identifier == identifier)
+    touched = update(todo_lists).where(_is_list(identifier))
     await _change_one(connection, touched.values(updated_by=_user(metadata), updated_at=timestamp))
 
 

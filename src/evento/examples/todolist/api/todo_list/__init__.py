@@ -18,9 +18,11 @@ from evento.examples.todolist.api.todo_list.queries import (
     TodoListListItemViewSearchQuery,
     TodoListViewFindByIdentifierQuery,
 )
+from evento.examples.todolist.api.todo_list.status import RESOURCE_TYPE, TodoListStatus
 from evento.examples.todolist.api.todo_list.views import TodoListListItemView, TodoListView, TodoView
 
 __all__ = [
+    "RESOURCE_TYPE",
     "TodoListAddTodoCommand",
     "TodoListCheckTodoCommand",
     "TodoListCreateCommand",
@@ -30,6 +32,7 @@ __all__ = [
     "TodoListListItemView",
     "TodoListListItemViewSearchQuery",
     "TodoListRemoveTodoCommand",
+    "TodoListStatus",
     "TodoListTodoAddedEvent",
     "TodoListTodoCheckedEvent",
     "TodoListTodoRemovedEvent",

@@ -6,6 +6,7 @@ from typing import Annotated, TypeAlias
 from msgspec import Meta
 
 from evento import View
+from evento.examples.todolist.api.todo_list.status import TodoListStatus
 
 __all__ = ["TodoListListItemView", "TodoListView", "TodoView"]
 
@@ -27,7 +28,10 @@ class TodoView(View, domain="TodoList", rename="camel"):
 
 
 class TodoListView(View, domain="TodoList", rename="camel"):
-    """A list with its todos in the order in which they were added; ``updated_by`` is None until a todo changes."""
+    """A list with its todos in the order in which they were added; ``updated_by`` is None until a todo changes.
+
+    ``registered_at`` is when the ERP system has registered the list.
+    """
 
     identifier: str
     name: str
@@ -36,6 +40,8 @@ class TodoListView(View, domain="TodoList", rename="camel"):
     updated_by: str | None
     created_at: Moment
     updated_at: Moment | None
+    status: TodoListStatus
+    registered_at: Moment | None
 
 
 class TodoListListItemView(View, domain="TodoList", rename="camel"):
