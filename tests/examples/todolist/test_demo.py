@@ -25,15 +25,27 @@ async def test_once_does_the_script_and_continues_on_the_same_data(
     second = await demo.once(tmp_path / "new folder")
 
     assert (first.commands, first.rejected) == (second.commands, second.rejected) == (13, 6)
-    assert (first.events, second.events) == (13, 26)
+    assert (first.events, second.events) == (14, 28)
     for message in (
         "Todo list is full",
         "Error: List contains a checked todo",
         "AggregateDeleted",
         '"completed": true',
+        'Notification: You have checked the todo "Milk" (TODO_',
+        "status REGISTERED",
     ):
         assert message in shown
     assert re.search(r"11 +v11 +TodoListTodoCheckedEvent .*all_checked=True", shown)
+    assert re.search(r"v1 +ErpUserActivityRegisteredEvent +contributions={'ann': 8, 'bob': 2}", shown)
+
+
+def test_many_notifications_are_counted_and_only_the_newest_are_kept() -> None:
+    notifications = demo.Notifications()
+    for number in range(1000):
+        notifications.show(f"notification {number}")
+
+    assert (notifications.count, notifications.news()[-1]) == (1000, "notification 999")
+    assert notifications.news() == []
 
 
 async def test_two_demos_on_one_folder_are_refused(serve_demo: ServeDemo, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import shlex
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from fastapi import FastAPI
 from evento import EventoError
 from evento.examples.todolist.config import EVENT_STORE, running_bundle
 from evento.examples.todolist.invoker import TodoListInvoker
+from evento.examples.todolist.latency import SimulatedLatency
+from evento.examples.todolist.notification import Notifier
 from evento.examples.todolist.script import Script
 from evento.examples.todolist.traffic import Traffic
 from evento.examples.todolist.web import create_web
@@ -26,6 +29,7 @@ __all__ = ["PortUnavailable", "Summary", "once", "serve"]
 
 HOST = "127.0.0.1"
 STATUS_INTERVAL = 5.0
+LATENCY = SimulatedLatency(erp_per_contributor=0.1, notification=0.05)
 GRACE = 5
 """Seconds that requests in flight have to end when the demo stops."""
 
@@ -44,6 +48,25 @@ Data: {data}   ({events:,} events so far)
 
 Traffic flows: a few commands a second, some of which break a rule on purpose. Ctrl-C stops it.
 """  # noqa: E501
+
+
+class Notifications(Notifier):
+    """Counts the notifications and keeps those that :meth:`news` has not told yet; of many only the newest."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._news: deque[str] = deque(maxlen=100)
+
+    def show(self, body: str) -> None:
+        """Take note of a notification."""
+        self.count += 1
+        self._news.append(body)
+
+    def news(self) -> list[str]:
+        """Return what has come since the last call."""
+        news = list(self._news)
+        self._news.clear()
+        return news
 
 
 class PortUnavailable(EventoError):
@@ -75,7 +98,8 @@ async def serve(data: Path, port: int) -> None:
     :raises StoreInUse: the demo runs already on the same data.
     """
     with _listening(port) as listener, _stop_on_signals() as stop:
-        async with running_bundle(data) as bundle:
+        notifications = Notifications()
+        async with running_bundle(data, latency=LATENCY, notifier=notifications) as bundle:
             todo_lists = bundle.invoker(TodoListInvoker)
             app = create_web()
             app.state.todo_lists = todo_lists
@@ -83,7 +107,7 @@ async def serve(data: Path, port: int) -> None:
             events = await _head(data / EVENT_STORE)
             store = shlex.quote(f"sqlite:{data / EVENT_STORE}")
             _say(_WELCOME.format(url=url, data=data, store=store, events=events))
-            await _serve_until(stop, app, listener, url, todo_lists)
+            await _serve_until(stop, app, listener, url, notifications)
     _say("Stopped; all is on disk.")
 
 
@@ -92,21 +116,23 @@ async def once(data: Path) -> Summary:
 
     :raises StoreInUse: the demo runs already on the same data.
     """
-    async with running_bundle(data) as bundle:
+    notifications = Notifications()
+    async with running_bundle(data, latency=LATENCY, notifier=notifications) as bundle:
         app = create_web()
         app.state.todo_lists = todo_lists = bundle.invoker(TodoListInvoker)
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://todolist", trust_env=False) as http:
             script = Script(todo_lists, http, say=_say)
             await script.run()
-        await bundle.consumers_caught_up()
+            await bundle.consumers_caught_up()
+            await script.show_what_followed(notifications.news())
         store = data / EVENT_STORE
         await script.show_events(store)
         return Summary(script.commands, script.rejected, await _head(store), data)
 
 
 async def _serve_until(
-    stop: asyncio.Event, app: FastAPI, listener: socket.socket, url: str, todo_lists: TodoListInvoker
+    stop: asyncio.Event, app: FastAPI, listener: socket.socket, url: str, notifications: Notifications
 ) -> None:
     config = uvicorn.Config(app, lifespan="off", log_level="warning", timeout_graceful_shutdown=GRACE)
     server = _Server(config)
@@ -114,7 +140,10 @@ async def _serve_until(
         traffic = Traffic(http)
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[listener]))
-            generating = [tasks.create_task(traffic.run()), tasks.create_task(_report(traffic, todo_lists))]
+            generating = [
+                tasks.create_task(traffic.run()),
+                tasks.create_task(_report(traffic, app.state.todo_lists, notifications)),
+            ]
             stopped = tasks.create_task(stop.wait())
             await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
             _say("Stopping ...")
@@ -123,8 +152,8 @@ async def _serve_until(
             server.should_exit = True
 
 
-async def _report(traffic: Traffic, todo_lists: TodoListInvoker) -> None:
-    """Print a line every few seconds."""
+async def _report(traffic: Traffic, todo_lists: TodoListInvoker, notifications: Notifications) -> None:
+    """Print how things are every few seconds, and the newest notification."""
     while True:
         await asyncio.sleep(STATUS_INTERVAL)
         started = time.perf_counter()
@@ -137,6 +166,8 @@ async def _report(traffic: Traffic, todo_lists: TodoListInvoker) -> None:
             f"{time.strftime('%H:%M:%S')}  commands {traffic.commands:,}  rejected {traffic.rejected:,}  "
             f"failed {traffic.failed:,}  events {traffic.position:,}  read model {lag}"
         )
+        for body in notifications.news()[-1:]:
+            _say(f"          notifications {notifications.count:,}, the newest: {body}")
 
 
 class _Server(uvicorn.Server):

@@ -28,7 +28,7 @@ class ErpTodoListActivityRegistrationSagaState(SagaState):
 
 
 class ErpTodoListActivityRegistrationSaga(Saga[ErpTodoListActivityRegistrationSagaState], version=1):
-    """Follows each list from its creation until it is registered or deleted.
+    """Follows each list from its creation until it is registered or deleted; lists from before it are left alone.
 
     The two systems are consistent in the end: the list tells at once that all is done, the ERP system learns of it a
     little later, and once, however often the process dies in between.

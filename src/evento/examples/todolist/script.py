@@ -1,4 +1,4 @@
-"""The script behind ``evento demo --once``: every command and query once, and most of the rules."""
+"""The script behind ``evento demo --once``: every command and query once, most of the rules, and what follows."""
 
 import json
 import textwrap
@@ -8,13 +8,14 @@ from pathlib import Path
 import httpx
 
 from evento import EventoError
+from evento.examples.todolist.api.todo_list import RESOURCE_TYPE
 from evento.examples.todolist.invoker import TodoListInvoker, Written
 from evento.state_store import EventFilter
 from evento.state_store.sqlite import SqliteStateStore
 
 __all__ = ["Script"]
 
-_FACTS = ("content", "todo_identifier", "all_checked")
+_FACTS = ("content", "todo_identifier", "all_checked", "contributions")
 
 
 class Script:
@@ -59,15 +60,28 @@ class Script:
         await self._get(f"/todo-list/{self._list}")
         await self._get(f"/todo-list/{deleted}")
 
+    async def show_what_followed(self, notifications: list[str]) -> None:
+        """Print what observer and saga have made of it, once they are done."""
+        self._say("\nA moment later, the observer has notified:")
+        for body in sorted(notifications, key=lambda body: body[-20:]):
+            self._say(f"  Notification: {body}")
+        view = await self._lists.find_todo_list_by_identifier(self._list)
+        self._say(f"\nand the saga has had the list registered in the ERP system:\n  status {view.status.value}")
+        if view.registered_at is not None:
+            self._say(f"  registered at {view.registered_at:%Y-%m-%dT%H:%M:%SZ}")
+
     async def show_events(self, store: Path) -> None:
-        """Print the events of the first list, as the System State Store has them."""
+        """Print the events of the first list, and of its registration, as the System State Store has them."""
         self._say(f"\nThe events of {self._list}:")
         async with SqliteStateStore(str(store), read_only=True) as reader:
-            events = await reader.search(EventFilter(aggregate_id=self._list))
+            events = [
+                *await reader.search(EventFilter(aggregate_id=self._list)),
+                *await reader.search(EventFilter(aggregate_id=f"ACT_{RESOURCE_TYPE}_{self._list}")),
+            ]
         for event in events:
             payload = json.loads(event.payload)
             facts = "  ".join(f"{key}={payload[key]}" for key in _FACTS if key in payload)
-            self._say(f"  {event.position:>6}  v{event.version:<3} {event.name:<26} {facts}".rstrip())
+            self._say(f"  {event.position:>6}  v{event.version:<3} {event.name:<30} {facts}".rstrip())
         self._say("")
 
     async def _does(self, what: str, command: Awaitable[Written]) -> Written:
