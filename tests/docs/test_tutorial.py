@@ -17,21 +17,10 @@ from mypy import api
 from tutorial_folder import environment, write
 
 EXAMPLE = ROOT / "src/evento/examples/todolist"
-SAME = (
-    "api/__init__.py",
-    "api/todo_list/commands.py",
-    "api/todo_list/events.py",
-    "api/todo_list/queries.py",
-    "aggregate.py",
-    "projection.py",
-    "invoker.py",
-    "app.py",
-)
-"""The files of the example that the tutorial builds as they are. Its web layer is a shorter one; in the others the
-example goes on, with the registration of finished lists."""
+OWN = ("__init__.py", "demo.py", "errors.py", "script.py", "traffic.py", "web.py")
+"""The files of the example that are not those of the tutorial: a shorter web layer, and no demonstration."""
 
-BEYOND = {"status", "registeredAt"}
-"""What the example shows of a list and the tutorial's application does not."""
+SAME = sorted(name for file in EXAMPLE.rglob("*.py") if (name := str(file.relative_to(EXAMPLE))) not in OWN)
 
 SETTING_UP = ("mkdir", "python3", "pip")
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -86,8 +75,6 @@ def conversation(url: str) -> list[tuple[str, int, object]]:
             shown = answer.json() if answer.content else None
             if isinstance(shown, dict) and answer.status_code >= 400:
                 shown = shown.get("message") if answer.status_code != 422 else None
-            if isinstance(shown, dict):
-                shown = {key: value for key, value in shown.items() if key not in BEYOND}
             identifier = str(shown.get("identifier")) if isinstance(shown, dict) else ""
             answers.append((method, answer.status_code, json.loads(masked(json.dumps(shown)))))
             return identifier
@@ -170,7 +157,7 @@ class Newcomer:
                 assert self._own.setdefault(id_in_text, id_here) == id_here, f"{block}: {command}\n{printed}"
 
     def _run(self, command: str) -> str:
-        words = shlex.split(command)
+        words = shlex.split(command.replace("http://localhost:8000", self._url))
         match words[0]:
             case "uvicorn":
                 self._serving.close()  # Ctrl-C, if it runs
