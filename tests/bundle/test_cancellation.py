@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from depot import KeptOrderAggregate
 from journal import Journal, orders, send
 from killing import all_events, check_events, fold
-from shop import Ledger, OrderAggregate, PaymentCaptureCommand, PaymentService
+from shop import Ledger, PaymentCaptureCommand, PaymentService
 from work import (
     DelegateCommand,
     Script,
@@ -25,13 +26,10 @@ from work import (
 )
 
 from evento import EventoBundle, HandlerError, RequestTimeout, Stopped, TooManyPendingRequests
+from evento.bundle.cache import CachedState
 from evento.state_store.sqlite import SqliteStateStore
 
 MakeBundle = Callable[..., EventoBundle]
-
-
-class KeptOrderAggregate(OrderAggregate, snapshot_frequency=3):
-    """Orders with snapshots, so that there is something to wait for after the append, too."""
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -81,7 +79,7 @@ async def _cancel_at_some_point(caller: asyncio.Task[Any], random: Random) -> No
 async def _check_cache(bundle: EventoBundle) -> None:
     """Fail unless each cached state is one that the aggregate has had."""
     parts = inside(bundle)
-    for aggregate_id, entry in parts._cache._entries.items():
+    for (_, aggregate_id), entry in cast("dict[tuple[str, str], CachedState]", parts._cache._entries).items():
         story = await parts.store.story(aggregate_id)
         assert entry.state == fold(story.events[: entry.version])
 

@@ -8,24 +8,37 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from shop import (
+    ItemAddCommand,
     ItemAddedEvent,
     Ledger,
     OrderAggregate,
     OrderCancelledEvent,
     OrderPlacedEvent,
+    OrderState,
     PaymentCapturedEvent,
     PaymentService,
 )
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from evento import EventMessage, EventoBundle, Interceptor, Projector, event_handler
+from evento import EventMessage, EventoBundle, Interceptor, Projector, aggregate_command_handler, event_handler
 from evento.components import HandlerCall, HandlerKind
 
 
 class KeptOrderAggregate(OrderAggregate, snapshot_frequency=4):
-    """Orders with snapshots."""
+    """Orders with snapshots, whose events tell on which state they were decided."""
+
+    @aggregate_command_handler
+    async def add(self, command: ItemAddCommand, state: OrderState) -> ItemAddedEvent:
+        event = await super().add(command, state)
+        return msgspec.structs.replace(event, sku=decided_on(state.total))
+
+
+def decided_on(total: int) -> str:
+    """Return what the event of an addition says when the order had this many items before."""
+    return f"behind {total}"
 
 
 class Diary:

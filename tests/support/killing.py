@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from depot import KeptOrderAggregate, event_store, read_models, running
+from depot import KeptOrderAggregate, decided_on, event_store, read_models, running
 from journal import History, Journal, send
 from shop import ItemAddedEvent, OrderCancelledEvent, OrderPlacedEvent, OrderState, PaymentCapturedEvent
 
@@ -116,6 +116,7 @@ def check_events(events: Sequence[EventRecord], history: History) -> None:
     """Check that the stream is what the callers were told, exactly once and in order."""
     assert [event.position for event in events] == list(range(1, len(events) + 1))
     versions: dict[str, int] = defaultdict(int)
+    totals: dict[str, int] = defaultdict(int)
     tokens: dict[str, int] = defaultdict(int)
     stored: dict[str, tuple[int, int | None]] = {}
     for event in events:
@@ -129,6 +130,9 @@ def check_events(events: Sequence[EventRecord], history: History) -> None:
         assert payload.order_id == order.order_id
         if isinstance(payload, ItemAddedEvent):
             assert payload.quantity == order.quantity
+            # Decided on the state right before it, unless it gave that promise up.
+            assert payload.sku == decided_on(totals[payload.order_id]) or order.lock is None
+            totals[payload.order_id] += payload.quantity
         if isinstance(payload, PaymentCapturedEvent):
             assert payload.token > tokens[event.aggregate_id], "fencing tokens must rise"
             tokens[event.aggregate_id] = payload.token
