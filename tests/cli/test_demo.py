@@ -28,7 +28,7 @@ def test_the_data_can_be_read_with_the_other_verbs(shell: Any) -> None:
     assert shell("demo", "--once", "--data", "my data").code == 0
     listed = shell("events", "list", "--json", "--store", "sqlite:my data/todolist.db")
     assert listed.code == 0
-    assert listed.objects[0]["name"] == "TodoListCreatedEvent"
+    assert listed.objects[1]["name"] == "TodoListCreatedEvent"
     assert shell("store", "verify", "--store", "sqlite:my data/todolist.db").code == 0
 
 

@@ -25,7 +25,7 @@ async def test_once_does_the_script_and_continues_on_the_same_data(
     second = await demo.once(tmp_path / "new folder")
 
     assert (first.commands, first.rejected) == (second.commands, second.rejected) == (13, 6)
-    assert (first.events, second.events) == (14, 28)
+    assert (first.events, second.events) == (17, 34)
     for message in (
         "Todo list is full",
         "Error: List contains a checked todo",
@@ -35,7 +35,7 @@ async def test_once_does_the_script_and_continues_on_the_same_data(
         "status REGISTERED",
     ):
         assert message in shown
-    assert re.search(r"11 +v11 +TodoListTodoCheckedEvent .*all_checked=True", shown)
+    assert re.search(r"12 +v11 +TodoListTodoCheckedEvent .*all_checked=True", shown)
     assert re.search(r"v1 +ErpUserActivityRegisteredEvent +contributions={'ann': 8, 'bob': 2}", shown)
 
 

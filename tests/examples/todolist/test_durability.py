@@ -72,7 +72,7 @@ async def test_a_restart_continues(application: Application, tmp_path: Path) -> 
     async with application(tmp_path) as http:
         assert (await http.get(f"/todo-list/{identifier}")).json() == before
         checked = await http.put(f"/todo-list/{identifier}/todo/{added.json()['identifier']}", headers=ANN)
-        assert (checked.status_code, checked.headers["X-Evento-Position"]) == (202, "3")
+        assert (checked.status_code, checked.headers["X-Evento-Position"]) == (202, "4")
         assert (await http.get(f"/todo-list/{identifier}")).json()["todos"][0]["completed"]
 
 

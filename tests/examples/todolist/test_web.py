@@ -64,6 +64,15 @@ async def test_a_new_list_is_shown_at_once(http: httpx.AsyncClient) -> None:
     }
 
 
+async def test_identifiers_of_lists_are_in_the_order_of_their_creation(http: httpx.AsyncClient) -> None:
+    at_once = await asyncio.gather(*(create_list(http, f"list {number}") for number in range(20)))
+    later = [await create_list(http) for _ in range(3)]
+
+    assert len({*at_once, *later}) == 23
+    assert later == sorted(later)
+    assert max(at_once) < later[0]
+
+
 async def test_a_todo_is_added_checked_and_on_record(http: httpx.AsyncClient) -> None:
     identifier = await create_list(http)
     todo = await add_todo(http, identifier)
@@ -351,7 +360,7 @@ async def test_each_write_tells_its_position(http: httpx.AsyncClient) -> None:
     todo = added.json()["identifier"]
     checked = await http.put(f"/todo-list/{identifier}/todo/{todo}", headers=ANN)
 
-    assert [answer.headers[POSITION_HEADER] for answer in (created, added, checked)] == ["1", "2", "3"]
+    assert [answer.headers[POSITION_HEADER] for answer in (created, added, checked)] == ["2", "3", "4"]
 
 
 async def test_reads_see_every_write_before_them(http: httpx.AsyncClient) -> None:

@@ -18,6 +18,7 @@ from evento.examples.todolist.observer import TodoListNotificationObserver
 from evento.examples.todolist.projection import TodoListProjection
 from evento.examples.todolist.projector import TodoListProjector
 from evento.examples.todolist.saga import ErpTodoListActivityRegistrationSaga
+from evento.examples.todolist.sequence import SequenceAggregate
 
 __all__ = ["COMPONENTS", "EVENT_STORE", "READ_MODEL", "running_bundle"]
 
@@ -26,6 +27,7 @@ READ_MODEL = "readmodel.db"
 NO_LATENCY = SimulatedLatency()
 
 COMPONENTS = (
+    SequenceAggregate,
     TodoListAggregate,
     TodoListProjector,
     TodoListProjection,

@@ -1,9 +1,18 @@
 """What the outside may ask for: the door between the web and the components."""
 
 from dataclasses import dataclass
-from uuid import uuid4
+from uuid import UUID, uuid4
 
-from evento import DomainCommand, DomainEvent, Invoker, invocation_handler, track
+from evento import (
+    AggregateAlreadyInitialized,
+    AggregateNotInitialized,
+    DomainCommand,
+    DomainEvent,
+    Invoker,
+    invocation_handler,
+    track,
+)
+from evento.examples.todolist.api.sequence import SequenceNextCommand, SequenceStartCommand
 from evento.examples.todolist.api.todo_list import (
     TodoListAddTodoCommand,
     TodoListCheckTodoCommand,
@@ -19,6 +28,9 @@ from evento.examples.todolist.api.todo_list import (
 __all__ = ["PAGE_SIZE", "READ_TIMEOUT", "TodoListInvoker", "Written"]
 
 PAGE_SIZE = 15
+
+SEQUENCE = "TDLS"
+"""The sequence whose numbers identify lists."""
 
 READ_TIMEOUT = 5.0
 """How long, in seconds, a read waits for the read model to show what was written before."""
@@ -45,8 +57,9 @@ class TodoListInvoker(Invoker):
     @invocation_handler
     @track
     async def create_todo_list(self, name: str, user: str) -> Written:
-        """Create a list under a new identifier."""
-        identifier = f"TDLS_{uuid4()}"
+        """Create a list under a new identifier, which sorts after those of all lists that were created before."""
+        # In the form of an UUID, which identifiers had before they were ordered.
+        identifier = f"TDLS_{UUID(int=await self._next_number(user))}"
         return Written(identifier, await self._send(TodoListCreateCommand(identifier, name), user))
 
     @invocation_handler
@@ -87,6 +100,21 @@ class TodoListInvoker(Invoker):
         """Return a page of the lists whose name contains ``name_like``, the newest first."""
         query = TodoListListItemViewSearchQuery(name_like, page, PAGE_SIZE)
         return await self.queries.query(query, at_least=max(seen, self._written), timeout=READ_TIMEOUT)
+
+    async def _next_number(self, user: str) -> int:
+        """Return the next number of the sequence, which begins with 1.
+
+        The number of a list whose creation fails afterwards is left out.
+        """
+        metadata = {"user": user}
+        try:
+            return (await self.commands.send(SequenceNextCommand(SEQUENCE), metadata=metadata)).value
+        except AggregateNotInitialized:
+            pass
+        try:
+            return (await self.commands.send(SequenceStartCommand(SEQUENCE), metadata=metadata)).value
+        except AggregateAlreadyInitialized:  # others were quicker to begin
+            return (await self.commands.send(SequenceNextCommand(SEQUENCE), metadata=metadata)).value
 
     async def _send(self, command: DomainCommand[DomainEvent], user: str) -> int:
         event = await self.commands.send_message(command, metadata={"user": user})
