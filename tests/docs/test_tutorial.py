@@ -17,22 +17,8 @@ from mypy import api
 from tutorial_folder import environment, write
 
 EXAMPLE = ROOT / "src/evento/examples/todolist"
-OWN = (
-    "__init__.py",
-    "demo.py",
-    "errors.py",
-    "script.py",
-    "traffic.py",
-    "web.py",
-    "api/sequence/__init__.py",
-    "api/sequence/commands.py",
-    "api/sequence/events.py",
-    "config.py",
-    "invoker.py",
-    "sequence.py",
-)
-"""The files of the example that are not those of the tutorial: a shorter web layer, no demonstration, and not yet what
-the example has beyond it."""
+OWN = ("__init__.py", "demo.py", "errors.py", "script.py", "traffic.py", "web.py")
+"""The files of the example that are not those of the tutorial: a shorter web layer, and no demonstration."""
 
 SAME = sorted(name for file in EXAMPLE.rglob("*.py") if (name := str(file.relative_to(EXAMPLE))) not in OWN)
 
