@@ -107,7 +107,7 @@ class AggregateStates:
     def _restored(self, snapshot: Snapshot) -> Any:
         try:
             return msgspec.json.decode(snapshot.state, type=cast(type, self._definition.state))
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise PayloadError(
                 f"the snapshot of {snapshot.aggregate_id!r} at version {snapshot.version} cannot be read: {error}; "
                 f"raise snapshot_version of {self._definition.name} to replay from the events",
@@ -128,7 +128,7 @@ class AggregateStates:
                 updated_at=now_micros(),
             )
             return await self._store.snapshot(snapshot)
-        except (EventoError, TypeError, ValueError) as error:
+        except (EventoError, TypeError, ValueError, RecursionError) as error:
             logger.warning("no snapshot of %s at version %d: %s", aggregate_id, entry.version, error)
             return False
 

@@ -298,7 +298,7 @@ def _one_line(record: EventRecord, data: bytes) -> msgspec.Raw:
 def _checked(record: EventRecord, data: bytes) -> bytes:
     try:
         msgspec.json.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CommandFailed(
             f"the event at position {record.position} is damaged ({error}): run evento store verify"
         ) from error

@@ -102,7 +102,10 @@ def note(line: str) -> None:
 
 def rfc3339(micros: int) -> str:
     """Return microseconds since 1970 as RFC 3339 text: UTC with Z, always six decimals."""
-    return from_micros(micros).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    try:
+        return from_micros(micros).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    except OverflowError:  # of a damaged row: the number is all that can be said
+        return str(micros)
 
 
 def printable(text: str) -> str:

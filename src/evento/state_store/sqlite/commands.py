@@ -28,8 +28,16 @@ def lookup(connection: sqlite3.Connection, command_id: str, now: int) -> LookupR
         "SELECT error FROM tombstones WHERE command_id = ? AND expires_at > ?", (command_id, now)
     ).fetchone()
     if tombstone:
-        return Refused(msgspec.json.decode(tombstone[0], type=ErrorData))
+        return Refused(_error(command_id, tombstone[0]))
     return None
+
+
+def _error(command_id: str, stored: str) -> ErrorData:
+    try:
+        return msgspec.json.decode(stored, type=ErrorData)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # damaged, but a refusal all the same
+        message = f"command {command_id} was refused, but its stored error cannot be read: {error}"
+        return ErrorData(code="HandlerError", type="HandlerError", message=message)
 
 
 def reject(connection: sqlite3.Connection, command_id: str, error: ErrorData, now: int) -> LookupResult:

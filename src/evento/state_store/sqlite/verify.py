@@ -193,7 +193,7 @@ class _Verification:
                 yield f"snapshot {fingerprint} of aggregate {name} is of version {version}, beyond {newest or 0}"
             try:
                 msgspec.json.decode(state)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 yield f"snapshot {fingerprint} of aggregate {name} is not JSON: {error}"
 
     def _file(self) -> Iterator[str]:
