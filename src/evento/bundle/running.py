@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -106,7 +107,7 @@ class RunningBundle:
         self._stack.callback(executors.close)
         pools = executors.open(component for component in components)
         if self._server.path is not None:
-            _make_folder(self._server.path.parent)
+            await asyncio.to_thread(_make_folder, self._server.path.parent)
         self.store = await self._stack.enter_async_context(SqliteStateStore(self._server.path))
         url = self._settings.consumer_state_store or self._server.consumer_state_url
         consumer_store = await self._stack.enter_async_context(SqlConsumerStateStore(url))
