@@ -12,6 +12,7 @@ Read it in the order in which it was built::
     saga.py         from a finished list to its registration in erp.py, the bridge to the ERP system
     observer.py     tells people what they have checked, by notification.py, the bridge to the notification system
     latency.py      how long these two outside systems, which are simulated, take
+    realtime.py     tells who looks at lists when one has changed, over the web by sse.py
     sequence.py     the numbers that identify lists, in a strict order
     config.py       the bundle that holds it all together
     app.py          the application for any ASGI server

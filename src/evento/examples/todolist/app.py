@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from evento.examples.todolist.config import running_bundle
 from evento.examples.todolist.invoker import TodoListInvoker
+from evento.examples.todolist.realtime import TodoListUpdates
 from evento.examples.todolist.web import create_web
 
 __all__ = ["create_app"]
@@ -23,7 +24,8 @@ def create_app(data: Path | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running_bundle(folder) as bundle:
+        app.state.updates = updates = TodoListUpdates()
+        async with running_bundle(folder, updates=updates) as bundle:
             app.state.todo_lists = bundle.invoker(TodoListInvoker)
             yield
 

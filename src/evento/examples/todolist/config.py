@@ -17,6 +17,7 @@ from evento.examples.todolist.notification import NotificationService, Notifier
 from evento.examples.todolist.observer import TodoListNotificationObserver
 from evento.examples.todolist.projection import TodoListProjection
 from evento.examples.todolist.projector import TodoListProjector
+from evento.examples.todolist.realtime import TodoListUpdates
 from evento.examples.todolist.saga import ErpTodoListActivityRegistrationSaga
 from evento.examples.todolist.sequence import SequenceAggregate
 
@@ -41,7 +42,11 @@ COMPONENTS = (
 
 @asynccontextmanager
 async def running_bundle(
-    data: Path, *, latency: SimulatedLatency = NO_LATENCY, notifier: Notifier | None = None
+    data: Path,
+    *,
+    latency: SimulatedLatency = NO_LATENCY,
+    notifier: Notifier | None = None,
+    updates: TodoListUpdates | None = None,
 ) -> AsyncIterator[EventoBundle]:
     """Run the bundle on the files in the folder ``data``, which is made where it is missing; stop it at the end.
 
@@ -49,7 +54,7 @@ async def running_bundle(
     what the projector wrote. Metadata (the user) flows from commands to events by itself: no tracing agent is needed.
 
     ``latency`` is how long the simulated outside systems take; ``notifier`` shows the notifications, by default in the
-    log.
+    log. Changes of lists are handed to ``updates``.
     """
     await asyncio.to_thread(data.mkdir, parents=True, exist_ok=True)
     read_model = f"sqlite+aiosqlite:///{data / READ_MODEL}"
@@ -62,7 +67,12 @@ async def running_bundle(
             components=COMPONENTS,
             server=f"embedded:{data / EVENT_STORE}",
             consumer_state_store=read_model,
-            injector={AsyncEngine: engine, SimulatedLatency: latency, Notifier: notifier or Notifier()},
+            injector={
+                AsyncEngine: engine,
+                SimulatedLatency: latency,
+                Notifier: notifier or Notifier(),
+                TodoListUpdates: updates or TodoListUpdates(),
+            },
             description="Todo lists of at most five todos",
         ) as bundle:
             yield bundle

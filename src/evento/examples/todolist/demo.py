@@ -20,6 +20,7 @@ from evento.examples.todolist.config import EVENT_STORE, running_bundle
 from evento.examples.todolist.invoker import TodoListInvoker
 from evento.examples.todolist.latency import SimulatedLatency
 from evento.examples.todolist.notification import Notifier
+from evento.examples.todolist.realtime import TodoListUpdates
 from evento.examples.todolist.script import Script
 from evento.examples.todolist.traffic import Traffic
 from evento.examples.todolist.web import create_web
@@ -44,6 +45,7 @@ Data: {data}   ({events:,} events so far)
   check      curl -X PUT {url}/todo-list/TDLS_.../todo/TODO_... -H 'Authorization: bob'
   remove     curl -X DELETE {url}/todo-list/TDLS_.../todo/TODO_... -H 'Authorization: bob'
   delete     curl -X DELETE {url}/todo-list/TDLS_... -H 'Authorization: ann'
+  follow     curl -N {url}/sse/todo-lists
   events     evento events tail --store {store}
 
 Traffic flows: a few commands a second, some of which break a rule on purpose. Ctrl-C stops it.
@@ -98,11 +100,11 @@ async def serve(data: Path, port: int) -> None:
     :raises StoreInUse: the demo runs already on the same data.
     """
     with _listening(port) as listener, _stop_on_signals() as stop:
-        notifications = Notifications()
-        async with running_bundle(data, latency=LATENCY, notifier=notifications) as bundle:
-            todo_lists = bundle.invoker(TodoListInvoker)
+        notifications, updates = Notifications(), TodoListUpdates()
+        async with running_bundle(data, latency=LATENCY, notifier=notifications, updates=updates) as bundle:
             app = create_web()
-            app.state.todo_lists = todo_lists
+            app.state.todo_lists = bundle.invoker(TodoListInvoker)
+            app.state.updates = updates
             url = f"http://{HOST}:{listener.getsockname()[1]}"
             events = await _head(data / EVENT_STORE)
             store = shlex.quote(f"sqlite:{data / EVENT_STORE}")
@@ -149,6 +151,7 @@ async def _serve_until(
             _say("Stopping ...")
             for task in (*generating, stopped):
                 task.cancel()
+            app.state.updates.close()  # streams have no end of their own
             server.should_exit = True
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.dml import UpdateBase
 
-from evento import Metadata, Projector, event_handler
+from evento import Metadata, Projector, ProjectorStatus, event_handler
 from evento.examples.todolist.api import ANONYMOUS
 from evento.examples.todolist.api.erp import ErpUserActivityRegisteredEvent
 from evento.examples.todolist.api.todo_list import (
@@ -24,16 +24,29 @@ from evento.examples.todolist.api.todo_list import (
     TodoListTodoRemovedEvent,
 )
 from evento.examples.todolist.model import READ_MODEL_VERSION, todo_lists, todos
+from evento.examples.todolist.realtime import TodoListUpdates, Update
 
 __all__ = ["TodoListProjector"]
 
 
-class TodoListProjector(Projector, version=READ_MODEL_VERSION):
-    """Keeps the tables of :mod:`~evento.examples.todolist.model`; the user is taken from the event's metadata."""
+class TodoListProjector(Projector, version=READ_MODEL_VERSION, wait_for_head_reached=True):
+    """Keeps the tables of :mod:`~evento.examples.todolist.model`; the user is taken from the event's metadata.
+
+    Who looks at a list is told of each change once it is saved. Nothing is told while history is replayed, so the
+    bundle serves nobody before that has ended.
+    """
+
+    def __init__(self, updates: TodoListUpdates) -> None:
+        self._updates = updates
 
     @event_handler
     async def on_created(
-        self, event: TodoListCreatedEvent, metadata: Metadata, timestamp: datetime, connection: AsyncConnection
+        self,
+        event: TodoListCreatedEvent,
+        metadata: Metadata,
+        timestamp: datetime,
+        connection: AsyncConnection,
+        status: ProjectorStatus,
     ) -> None:
         """Add the list."""
         await connection.execute(
@@ -45,16 +58,25 @@ class TodoListProjector(Projector, version=READ_MODEL_VERSION):
                 status=TodoListStatus.WIP,
             )
         )
+        self._notify(event.identifier, status)
 
     @event_handler
-    async def on_deleted(self, event: TodoListDeletedEvent, connection: AsyncConnection) -> None:
+    async def on_deleted(
+        self, event: TodoListDeletedEvent, connection: AsyncConnection, status: ProjectorStatus
+    ) -> None:
         """Remove the list and what is in it."""
         await connection.execute(delete(todos).where(todos.c.list_identifier == event.identifier))
         await _change_one(connection, delete(todo_lists).where(_is_list(event.identifier)))
+        self._notify(event.identifier, status)
 
     @event_handler
     async def on_todo_added(
-        self, event: TodoListTodoAddedEvent, metadata: Metadata, timestamp: datetime, connection: AsyncConnection
+        self,
+        event: TodoListTodoAddedEvent,
+        metadata: Metadata,
+        timestamp: datetime,
+        connection: AsyncConnection,
+        status: ProjectorStatus,
     ) -> None:
         """Add the todo to its list."""
         await connection.execute(
@@ -67,18 +89,30 @@ class TodoListProjector(Projector, version=READ_MODEL_VERSION):
             )
         )
         await _touch(connection, event.identifier, metadata, timestamp)
+        self._notify(event.identifier, status)
 
     @event_handler
     async def on_todo_removed(
-        self, event: TodoListTodoRemovedEvent, metadata: Metadata, timestamp: datetime, connection: AsyncConnection
+        self,
+        event: TodoListTodoRemovedEvent,
+        metadata: Metadata,
+        timestamp: datetime,
+        connection: AsyncConnection,
+        status: ProjectorStatus,
     ) -> None:
         """Remove the todo from its list."""
         await _change_one(connection, delete(todos).where(_is_todo(event)))
         await _touch(connection, event.identifier, metadata, timestamp)
+        self._notify(event.identifier, status)
 
     @event_handler
     async def on_todo_checked(
-        self, event: TodoListTodoCheckedEvent, metadata: Metadata, timestamp: datetime, connection: AsyncConnection
+        self,
+        event: TodoListTodoCheckedEvent,
+        metadata: Metadata,
+        timestamp: datetime,
+        connection: AsyncConnection,
+        status: ProjectorStatus,
     ) -> None:
         """Mark the todo as completed."""
         completed = update(todos).where(_is_todo(event))
@@ -87,15 +121,26 @@ class TodoListProjector(Projector, version=READ_MODEL_VERSION):
         if event.all_checked:  # for the first time, or again after todos were added
             begun = update(todo_lists).where(_is_list(event.identifier), todo_lists.c.status == TodoListStatus.WIP)
             await connection.execute(begun.values(status=TodoListStatus.REGISTRATION_PENDING))
+        self._notify(event.identifier, status)
 
     @event_handler
     async def on_registered(
-        self, event: ErpUserActivityRegisteredEvent, timestamp: datetime, connection: AsyncConnection
+        self,
+        event: ErpUserActivityRegisteredEvent,
+        timestamp: datetime,
+        connection: AsyncConnection,
+        status: ProjectorStatus,
     ) -> None:
         """Mark the list as registered; the ERP system may register what is no list of ours."""
         if event.resource_type == RESOURCE_TYPE:
             registered = update(todo_lists).where(_is_list(event.resource_identifier))
             await connection.execute(registered.values(status=TodoListStatus.REGISTERED, registered_at=timestamp))
+            self._notify(event.resource_identifier, status)
+
+    def _notify(self, identifier: str, status: ProjectorStatus) -> None:
+        """Tell those who look at the list, unless history is replayed."""
+        if status.head_reached:
+            self._updates.publish(Update(identifier, status.position))
 
 
 def _user(metadata: Metadata) -> str:

@@ -4,6 +4,8 @@
   it. Without the header the user is ``anonymous``.
 * Writes answer with the header ``X-Evento-Position``: where in the stream of events the change is. Reads see all that
   was written through this process, and, with that header on the request, what was written through any other.
+* ``/sse/todo-lists`` and ``/sse/todo-list/{identifier}`` are streams of server-sent events: a ``message`` for each
+  change, with the list's identifier as data and the position as id. Ask again with it in the header above.
 """
 
 from http import HTTPStatus
@@ -20,6 +22,8 @@ from evento.examples.todolist.api import ANONYMOUS
 from evento.examples.todolist.api.todo_list import TodoListListItemView, TodoListView
 from evento.examples.todolist.errors import Problem, install_error_handlers, json_response
 from evento.examples.todolist.invoker import TodoListInvoker, Written
+from evento.examples.todolist.realtime import TodoListUpdates
+from evento.examples.todolist.sse import EventStream
 
 __all__ = ["POSITION_HEADER", "create_web"]
 
@@ -59,6 +63,10 @@ async def _todo_lists(request: Request) -> TodoListInvoker:
     return cast(TodoListInvoker, request.app.state.todo_lists)
 
 
+async def _updates(request: Request) -> TodoListUpdates:
+    return cast(TodoListUpdates, request.app.state.updates)
+
+
 # A security scheme rather than a header parameter, because OpenAPI ignores parameters of this name.
 _authorization = APIKeyHeader(
     name="Authorization", scheme_name="User", description="The user, any text; default: anonymous", auto_error=False
@@ -70,6 +78,7 @@ async def _user(authorization: Annotated[str | None, Security(_authorization)]) 
 
 
 TodoLists = Annotated[TodoListInvoker, Depends(_todo_lists)]
+Updates = Annotated[TodoListUpdates, Depends(_updates)]
 User = Annotated[str, Depends(_user)]
 Seen = Annotated[
     int,
@@ -147,6 +156,21 @@ async def check_todo(todo_lists: TodoLists, identifier: str, todo_identifier: st
     return _done(await todo_lists.check_todo(identifier, todo_identifier, user), HTTPStatus.ACCEPTED)
 
 
+streams = APIRouter(prefix="/sse", include_in_schema=False)  # OpenAPI has no words for streams
+
+
+@streams.get("/todo-lists")
+async def follow_todo_lists(updates: Updates) -> Response:
+    """Tell of the changes of all lists."""
+    return EventStream(updates)
+
+
+@streams.get("/todo-list/{identifier}")
+async def follow_todo_list(updates: Updates, identifier: str) -> Response:
+    """Tell of the changes of a list."""
+    return EventStream(updates, identifier)
+
+
 def _created(written: Written) -> Response:
     return json_response(CreatedResponse(written.identifier), 201, {POSITION_HEADER: str(written.position)})
 
@@ -156,9 +180,13 @@ def _done(written: Written, status: HTTPStatus = HTTPStatus.NO_CONTENT) -> Respo
 
 
 def create_web(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
-    """Make the web application; it finds the invoker that does the work in ``app.state.todo_lists``."""
+    """Make the web application; it finds the invoker that does the work in ``app.state.todo_lists``.
+
+    Its streams follow ``app.state.updates``.
+    """
     app = FastAPI(title="TodoList", version="1", description=__doc__ or "", lifespan=lifespan)
     app.include_router(router)
+    app.include_router(streams)
     install_error_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
