@@ -24,6 +24,7 @@ from jars import (
     NumberProjector,
     Seen,
 )
+from shop import ItemAddCommand, Ledger, OrderPlaceCommand, PaymentCaptureCommand
 from work import inside
 
 from evento import EventoBundle, PayloadError
@@ -135,6 +136,23 @@ async def test_a_row_that_was_damaged_by_hand_stops_nothing_else(
     async with jars(make_bundle, LabelledJar, LabelProjector) as bundle:
         assert (await bundle.commands.send_message(JarCountCommand("J_1"))).version == 4
         assert (await inside(bundle).store.verify()).ok
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800", "", "x" * 1000])
+async def test_ids_that_no_store_can_keep_are_refused_before_anything_is_done(
+    make_bundle: MakeBundle, text: str
+) -> None:
+    ledger = Ledger()
+    async with make_bundle(ledger=ledger) as bundle:
+        with pytest.raises(PayloadError, match="message_id must be"):
+            await bundle.commands.send(OrderPlaceCommand("ORD_1", "ann"), message_id=text)
+        with pytest.raises(PayloadError, match="message_id must be"):
+            await bundle.commands.send(PaymentCaptureCommand("ORD_1", 1), message_id=text)
+        await bundle.commands.send(OrderPlaceCommand("ORD_1", "ann"))
+        with pytest.raises(PayloadError):
+            await bundle.commands.send(ItemAddCommand("ORD_1", "tea", lock=text))
+        assert await inside(bundle).store.head() == 1
+    assert ledger.calls == []
 
 
 def _update(path: Path, column: str, value: Any, position: int) -> Any:

@@ -21,6 +21,7 @@ from evento.messages import (
     ServiceCommand,
     decode,
     definition_of,
+    is_keepable,
     new_id,
     now_micros,
     result_type_of,
@@ -170,5 +171,8 @@ def _boundary(command: Command[Any]) -> str:
 
 
 def _check_id(message_id: str) -> None:
-    if not isinstance(message_id, str) or not 0 < len(message_id) <= MAX_MESSAGE_ID or "\0" in message_id:
-        raise PayloadError(f"message_id must be a str of 1 to {MAX_MESSAGE_ID} characters, not {message_id!r:.80}")
+    if not isinstance(message_id, str) or not 0 < len(message_id) <= MAX_MESSAGE_ID or not is_keepable(message_id):
+        raise PayloadError(
+            f"message_id must be a str of 1 to {MAX_MESSAGE_ID} characters, without NUL and lone surrogates, "
+            f"not {message_id!r:.80}"
+        )

@@ -15,7 +15,7 @@ from evento.messages.envelopes import (
     now_micros,
     to_micros,
 )
-from evento.messages.ids import derived_id, new_id
+from evento.messages.ids import derived_id, is_keepable, new_id
 from evento.messages.metadata import EMPTY_METADATA, Metadata
 from evento.messages.payloads import (
     AggregateId,
@@ -61,6 +61,7 @@ __all__ = [
     "derived_id",
     "from_micros",
     "json_schema",
+    "is_keepable",
     "new_id",
     "now_micros",
     "result_type_of",

@@ -13,7 +13,7 @@ from os import urandom
 from time import time_ns
 from uuid import UUID
 
-__all__ = ["derived_id", "new_id"]
+__all__ = ["derived_id", "is_keepable", "new_id"]
 
 _NAMESPACE = UUID("6b0d4d83-6d0c-5c6a-8f2e-0d5f6f0c4c6e").bytes
 
@@ -26,6 +26,11 @@ def new_id() -> str:
     """Return a random id (UUID version 7: milliseconds since 1970, then 74 random bits)."""
     time, random = f"{time_ns() // 1_000_000:012x}", urandom(10).hex()
     return f"{time[:8]}-{time[8:]}-7{random[:3]}-{_VARIANT[random[3]]}{random[4:7]}-{random[8:]}"
+
+
+def is_keepable(key: str) -> bool:
+    """Whether every store can keep a text as a key: it has no NUL and no lone surrogates."""
+    return "\0" not in key and (key.isascii() or key == key.encode("utf-8", "replace").decode())
 
 
 def derived_id(*parts: str) -> str:
