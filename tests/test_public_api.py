@@ -18,8 +18,8 @@ COMPONENTS = """
     saga_event_handler track
 """
 BUNDLE = """
-    CommandGateway EventoBundle HandlerCall HandlerDefinition HandlerKind Interceptor QueryGateway ThreadExecutor
-    TracingAgent
+    CommandGateway ConsumerExecutor EventoBundle HandlerCall HandlerDefinition HandlerKind Interceptor QueryGateway
+    ThreadExecutor TracingAgent
 """
 ERRORS = """
     AggregateAlreadyInitialized AggregateDeleted AggregateNotInitialized AuthenticationError CapabilityError

@@ -3,7 +3,7 @@
 Everything that applications write against is exported here; adapters and test suites are in their packages.
 """
 
-from evento.bundle import EventoBundle, ThreadExecutor
+from evento.bundle import ConsumerExecutor, EventoBundle, ThreadExecutor
 from evento.components import (
     Aggregate,
     AggregateState,
@@ -93,6 +93,7 @@ __all__ = [
     "CommandMessage",
     "CommandRejected",
     "ConcurrencyConflict",
+    "ConsumerExecutor",
     "DefinitionError",
     "DomainCommand",
     "DomainEvent",

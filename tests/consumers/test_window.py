@@ -82,3 +82,14 @@ def test_an_empty_window_is_at_what_was_scanned(position: int) -> None:
     window.scan(position)
     window.scan(3)
     assert window.watermark == position
+
+
+def test_finished_events_are_uncommitted_until_a_checkpoint_holds_them() -> None:
+    window = Window(0)
+    for position in (1, 2, 3):
+        window.begin(position)
+    window.finish(1)
+    window.finish(3)
+    assert window.uncommitted == 2
+    window.saved(window.watermark, frozenset({3}))
+    assert window.uncommitted == 0

@@ -1,6 +1,6 @@
 """The bundle: one process of an Evento system."""
 
 from evento.bundle.bundle import EventoBundle
-from evento.bundle.executors import ThreadExecutor
+from evento.bundle.executors import ConsumerExecutor, ThreadExecutor
 
-__all__ = ["EventoBundle", "ThreadExecutor"]
+__all__ = ["ConsumerExecutor", "EventoBundle", "ThreadExecutor"]

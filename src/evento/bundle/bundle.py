@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 from evento.bundle.address import parse_server
 from evento.bundle.discovery import Found, discover
-from evento.bundle.executors import ThreadExecutor
+from evento.bundle.executors import ConsumerExecutor, ThreadExecutor
 from evento.bundle.injector import Injector, make_component
 from evento.bundle.running import RunningBundle
 from evento.bundle.settings import BundleSettings
@@ -54,7 +54,7 @@ class EventoBundle:
     :param contexts: the contexts of a consumer component, over those of its class.
     :param tracing: hooks around messages; default: metadata flows, nothing is traced.
     :param interceptors: run around handlers, the first outermost.
-    :param executors: named pools of threads for handlers that block.
+    :param executors: named pools of threads for handlers that block, and lanes for consumers.
     :param sss_fetch_size: events per page of a consumer.
     :param sss_fetch_delay: the longest time between two looks of a waiting consumer; it is woken earlier by new events.
     :param handler_grace: seconds to wait for a handler that is not there; in one process there is nothing to wait for.
@@ -83,7 +83,7 @@ class EventoBundle:
         contexts: Mapping[type, Sequence[str]] | None = None,
         tracing: TracingAgent | None = None,
         interceptors: Sequence[Interceptor] = (),
-        executors: Iterable[ThreadExecutor] = (),
+        executors: Iterable[ThreadExecutor | ConsumerExecutor] = (),
         sss_fetch_size: int = 1000,
         sss_fetch_delay: timedelta = timedelta(seconds=1),
         handler_grace: float = 5.0,

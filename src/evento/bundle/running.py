@@ -123,6 +123,7 @@ class RunningBundle:
             tracing=self._settings.tracing,
             interceptors=self._settings.interceptors,
             executors=pools,
+            lanes=executors.lanes,
             take_over=True,
         )
         for component in components:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from evento.bundle.executors import ThreadExecutor
+from evento.bundle.executors import ConsumerExecutor, ThreadExecutor
 from evento.components import Interceptor, TracingAgent
 from evento.errors import DefinitionError
 
@@ -22,7 +22,7 @@ class BundleSettings:
     contexts: dict[type, Sequence[str]]
     tracing: TracingAgent | None
     interceptors: tuple[Interceptor, ...]
-    executors: tuple[ThreadExecutor, ...]
+    executors: tuple[ThreadExecutor | ConsumerExecutor, ...]
     fetch_size: int
     fetch_delay: timedelta
     handler_grace: float

@@ -135,8 +135,9 @@ def event_handler(
     """Mark the method of a projector or observer that handles an event.
 
     ``retry``: attempts after the first, -1 for ever (which blocks the consumer); between attempts ``retry_delay``,
-    doubled each time up to 30 s. Then the event goes to the dead event queue. ``executor``: see the bundle's
-    executors; events of such a handler are handled side by side.
+    doubled each time up to 30 s. Then the event goes to the dead event queue. ``executor`` moves a plain
+    ``def`` to threads; a partitioned one lets all events of the component be handled side by side, those of an
+    aggregate in their order.
     """
     return _decorate(HandlerMark(HandlerKind.EVENT, retry=retry, retry_delay=retry_delay, executor=executor), function)
 

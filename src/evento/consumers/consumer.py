@@ -274,10 +274,10 @@ class Consumer:
             "waiters": self._waiters,
             "settings": self._settings,
         }
+        held = await self._consumer_store.dead_keys(self.id)
         if isinstance(self._delivery, ObserverDelivery):
             finished = await self._consumer_store.finished(self.id)
-            return Observation(lease, self._delivery, finished=finished, **common)
-        held = await self._consumer_store.dead_keys(self.id)
+            return Observation(lease, self._delivery, finished=finished, held=held, **common)
         return Tenure(lease, self._delivery, held=held, **common)
 
     async def _look(self) -> None:

@@ -15,6 +15,7 @@ from evento.consumers.consumer import Consumer
 from evento.consumers.delivery import Delivery, ProjectorDelivery
 from evento.consumers.directing import DirectionsWatch
 from evento.consumers.head import HeadWatch
+from evento.consumers.lanes import lanes_of
 from evento.consumers.observers import ObserverDelivery
 from evento.consumers.port import ConsumerId, ConsumerStateStore
 from evento.consumers.sagas import SagaDelivery
@@ -40,6 +41,8 @@ class ConsumerGroup:
         between two looks for what operators ask of the consumers in other processes.
     :param checkpoint_interval: the longest time that a handled event waits for its checkpoint.
     :param executors: pools of threads by name, for handlers with ``executor=``.
+    :param lanes: how many lanes an executor has, by its name: for the executors that keep events of an aggregate in
+        order. A consumer with a handler of such an executor handles all its events in lanes of its own.
     :param take_over: take leases whoever holds them: for a bundle that holds the file lock of an embedded store.
     :param lease_ttl: how long a replica that died keeps its consumers from the others.
     :param stop_timeout: how long a stop waits for running handlers.
@@ -57,6 +60,7 @@ class ConsumerGroup:
         tracing: TracingAgent | None = None,
         interceptors: Sequence[Interceptor] = (),
         executors: Mapping[str, Executor] | None = None,
+        lanes: Mapping[str, int] | None = None,
         fetch_size: int = 1000,
         fetch_delay: timedelta = timedelta(seconds=1),
         checkpoint_interval: timedelta = timedelta(milliseconds=100),
@@ -73,6 +77,7 @@ class ConsumerGroup:
         self._tracing = tracing
         self._interceptors = tuple(interceptors)
         self._executors = executors or {}
+        self._lanes = lanes or {}
         self._watch = HeadWatch(state_store, poll=fetch_delay.total_seconds())
         self._directions = DirectionsWatch(consumer_store, bundle_id, poll=fetch_delay.total_seconds())
         self._settings = ConsumerSettings(
@@ -92,7 +97,8 @@ class ConsumerGroup:
         """Add a component, before the group is started: one consumer for each context pattern.
 
         :param contexts: instead of those of the component's class.
-        :raises DefinitionError: it names an executor that is not there, or does not read the event stream.
+        :raises DefinitionError: it names an executor that is not there, or one with lanes where these cannot be; or it
+            does not read the event stream.
         """
         if component.role not in {Role.PROJECTOR, Role.SAGA, Role.OBSERVER}:
             raise component.error(f"{component.role.value}s do not read the event stream")
@@ -113,15 +119,15 @@ class ConsumerGroup:
             "tracing": self._tracing,
             "interceptors": self._interceptors,
         }
+        reading: dict[str, Any] = {"head": lambda: self._watch.head, "executors": self._executors}
+        lanes = lanes_of(component, self._lanes)
         delivery: Delivery | ObserverDelivery
         if component.role is Role.SAGA:
             delivery = SagaDelivery(consumer, component, instance, **common)
-        elif component.role is Role.OBSERVER:
-            delivery = ObserverDelivery(consumer, component, instance, executors=self._executors, **common)
+        elif component.role is Role.OBSERVER or lanes:
+            delivery = ObserverDelivery(consumer, component, instance, lanes=lanes, **reading, **common)
         else:
-            delivery = ProjectorDelivery(
-                consumer, component, instance, head=lambda: self._watch.head, executors=self._executors, **common
-            )
+            delivery = ProjectorDelivery(consumer, component, instance, **reading, **common)
         return Consumer(
             consumer,
             component.role,

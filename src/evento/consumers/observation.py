@@ -1,4 +1,4 @@
-"""Observation: the work of an observer from the grant of its lease to its end."""
+"""Observation: the work of an observer, or of a consumer with lanes, from the grant of its lease to its end."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import math
 from collections.abc import Iterable
 from time import monotonic
 
-from evento.consumers.dead_events import dead_event, summary_of
+from evento.consumers.dead_events import dead_event, summary_of, waiting_event
 from evento.consumers.failures import MIN_DELAY, Backoff, UndecodableEvent, is_transient
 from evento.consumers.head import HeadWatch
+from evento.consumers.lanes import Lane, Lanes
 from evento.consumers.observers import ObserverDelivery
 from evento.consumers.port import ConsumerId, ConsumerLease, ConsumerStateStore, DeadEvent
 from evento.consumers.progress import SCAN_INTERVAL
@@ -31,6 +32,7 @@ FETCH_TIMEOUT = 60.0
 IDLE = 60.0
 CANCEL_TIMEOUT = 3.0
 PAUSED_LOOK = 5.0
+PAUSED_LANE_LOOK = 0.2
 
 
 class Observation:
@@ -40,7 +42,11 @@ class Observation:
     of a fixed number of slots; an event that waits for its next attempt holds none. The loop begins events while there
     are slots and the window is not full, and is the only one that commits.
 
+    With lanes, a task first waits for its turn in the lane of its event's key; there is a slot for each lane, and an
+    event keeps its lane until it is handled or dead. So events of a key keep their order, behind a dead one too.
+
     :param finished: positions beyond the checkpoint whose events were handled before.
+    :param held: keys with events in the dead event queue; the later events of these keys are parked behind them.
     """
 
     def __init__(
@@ -49,6 +55,7 @@ class Observation:
         delivery: ObserverDelivery,
         *,
         finished: Iterable[int],
+        held: Iterable[str] = (),
         state_store: StateStore,
         consumer_store: ConsumerStateStore,
         watch: HeadWatch,
@@ -68,7 +75,10 @@ class Observation:
         self._waiters = waiters
         self._settings = settings
         self._window = Window(standing.committed, finished)
-        self._slots = asyncio.Semaphore(settings.observer_concurrency)
+        self._lanes = Lanes(delivery.lanes) if delivery.lanes else None
+        self._held = set(held)
+        self._slots = asyncio.Semaphore(delivery.lanes or settings.observer_concurrency)
+        self._first_head: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._crash: BaseException | None = None
         self._parked: list[DeadEvent] = []
@@ -122,16 +132,16 @@ class Observation:
             if not await self._room():
                 return
             if self._window.begin(event.position):
-                await self._slots.acquire()  # there is one: _room() has seen it, and nobody ran since
-                self._begin(event)
+                await self._begin(event)
         self._window.scan(page.scanned_to)
         self._standing.handled = self._window.scanned
         self._due = min(self._due, monotonic() + SCAN_INTERVAL)
         self._watch.seen(page.head)
         if page.scanned_to >= page.head:
-            self._reached_head()
+            self._look_for_head(page.head)
             while self._watch.head <= self._window.scanned and self._may_begin:
                 await self._rest()
+                self._look_for_head(page.head)
         elif self._window.scanned == before:
             await self._signals.rest(1.0)  # a store that neither finds nor scans must not make this a busy loop
 
@@ -164,7 +174,10 @@ class Observation:
             if await self._commit_if_due():
                 continue
             full = window.remembered >= settings.observer_window or window.unfinished >= settings.observer_unfinished
-            if not full and not self._slots.locked():
+            if window.uncommitted >= settings.observer_window:
+                full = True
+                self._due = 0.0
+            if not full and (self._lanes is not None or not self._slots.locked()):
                 return True
             await self._rest()
         return False
@@ -210,15 +223,24 @@ class Observation:
     async def _retry(self) -> None:
         """Handle some dead events again, one after another; those that are begun go on beside them."""
         try:
+            await self._commit()  # what is parked must be in the queue before one of its key is handled
             await self._retries.turn()
+            dead_keys = await self._consumer_store.dead_keys(self._consumer)
             stored = await self._consumer_store.load(self._consumer)
         except StoreUnavailable as error:
-            self._retries.postpone(self._outage.next())
+            delay = self._outage.next()
+            self._retries.postpone(delay)
+            self._due = self._not_before = monotonic() + delay
             logger.warning("%s cannot retry dead events now: %s", self._consumer, error)
             return
         if stored is not None:
             self._standing.count(stored)
         self._retries.turned()
+        # What was parked during the turn is not in the queue yet: its key stays held, until a turn has handled it.
+        unsaved = {event.key for event in self._parked if event.key is not None}
+        self._held = {*dead_keys, *unsaved}
+        if not unsaved <= dead_keys:
+            self._signals.retry()
 
     def resolve(self, position: int) -> None:
         """Take note that a dead event is handled."""
@@ -237,8 +259,13 @@ class Observation:
 
     # Handling ----------------------------------------------------------------------------------------------------
 
-    def _begin(self, event: EventRecord) -> None:
-        task = asyncio.create_task(self._handle(event), name=f"evento-observer {self._consumer} {event.position}")
+    async def _begin(self, event: EventRecord) -> None:
+        if self._lanes is None:
+            await self._slots.acquire()  # there is one: _room() has seen it, and nobody ran since
+            work = self._handle(event)
+        else:
+            work = self._handle_in(self._lanes.lane_of(self._delivery.key_of(event)), event)
+        task = asyncio.create_task(work, name=f"evento-event {self._consumer} {event.position}")
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -247,6 +274,31 @@ class Observation:
         if not task.cancelled() and task.exception() is not None:
             self._crash = task.exception()
         self._signals.wake()
+
+    async def _handle_in(self, lane: Lane, event: EventRecord) -> None:
+        """Handle an event when its turn in its lane has come, or park it behind a dead one of its key."""
+        async with lane:
+            if not await self._turn_has_come():
+                return
+            key = self._delivery.key_of(event)
+            if key is not None and key in self._held:
+                self._parked.append(waiting_event(event, key))
+                self._finish(event)
+                return
+            await self._slots.acquire()
+            try:
+                await self._handle(event)
+            except Exception as error:
+                self._crash = error  # before the next one has its turn
+                raise
+
+    async def _turn_has_come(self) -> bool:
+        """Wait while the consumer is paused; False when the event is to be left unfinished, to come again."""
+        while not self._signals.stopping and self._crash is None:
+            if not self._is_paused:
+                return True
+            await self._signals.doze(PAUSED_LANE_LOOK)
+        return False
 
     async def _handle(self, event: EventRecord) -> None:
         """Handle an event, which has a slot, until it is handled or dead; a stop leaves it unfinished."""
@@ -272,6 +324,10 @@ class Observation:
             )  # fmt: skip
             if await self._back_off(error, delay):
                 return
+        self._finish(event)
+
+    def _finish(self, event: EventRecord) -> None:
+        """Take note that an event is handled or parked."""
         self._window.finish(event.position)
         self._due = min(self._due, monotonic() + self._settings.checkpoint_interval)
 
@@ -315,10 +371,14 @@ class Observation:
     def _park(self, event: EventRecord, error: BaseException, attempts: int) -> None:
         self._standing.dead_streak += 1
         self._standing.last_error = summary_of(error)
-        self._parked.append(dead_event(event, None, error, attempts))
+        key = self._delivery.key_of(event)
+        self._parked.append(dead_event(event, key, error, attempts))
+        if key is not None:
+            self._held.add(key)
         logger.error(
-            "%s: %s at position %d is in the dead event queue after %d attempts: %s",
-            self._consumer, event.name, event.position, attempts, summary_of(error),
+            "%s: %s at position %d is in the dead event queue after %d attempts%s: %s",
+            self._consumer, event.name, event.position, attempts,
+            "" if key is None else f"; later events of {key} wait behind it", summary_of(error),
             exc_info=error,
         )  # fmt: skip
 
@@ -371,7 +431,8 @@ class Observation:
         window.saved(watermark, unsaved)
         del self._parked[: len(parked)]
         self._standing.advanced(watermark)
-        self._standing.dead += len(parked)
+        self._standing.dead += sum(not event.waiting for event in parked)
+        self._standing.waiting += sum(event.waiting for event in parked)
         self._waiters.passed(watermark)
 
     # The end -----------------------------------------------------------------------------------------------------
@@ -394,7 +455,12 @@ class Observation:
                 )
         self._standing.handled = self._standing.committed
 
-    def _reached_head(self) -> None:
+    def _look_for_head(self, head: int) -> None:
+        """Take note that the head is reached: with lanes, when all events up to it are handled or parked."""
+        if self._first_head is None:
+            self._first_head = head
+        if self._lanes is not None and self._window.watermark < self._first_head:
+            return
         if not self._standing.head_reached.is_set():
             self._standing.head_reached.set()
             logger.info(

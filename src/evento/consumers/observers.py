@@ -1,8 +1,8 @@
-"""Delivery to observers: many events at a time, each on its own."""
+"""Delivery of many events at a time: to observers, and to consumers with lanes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 
 from evento.components import (
@@ -23,7 +23,12 @@ __all__ = ["ObserverDelivery"]
 
 
 class ObserverDelivery:
-    """Delivers to an observer. Events have no order, so nothing waits behind a dead one."""
+    """Delivers to an observer, or to a projector in lanes.
+
+    :param head: the head of the event store, for handlers that ask for the status of their projector.
+    :param lanes: how many lanes there are: events of an aggregate keep their order. 0: events have no order, so
+        nothing waits behind a dead one.
+    """
 
     def __init__(
         self,
@@ -32,6 +37,8 @@ class ObserverDelivery:
         instance: object,
         *,
         standing: Standing,
+        head: Callable[[], int],
+        lanes: int = 0,
         commands: CommandGateway | None = None,
         queries: QueryGateway | None = None,
         tracing: TracingAgent | None = None,
@@ -39,6 +46,8 @@ class ObserverDelivery:
         executors: Mapping[str, Executor] | None = None,
     ) -> None:
         self.role = component.role
+        self.lanes = lanes
+        self._head = head
         self._commands = commands
         self._queries = queries
         self._standing = standing
@@ -58,10 +67,16 @@ class ObserverDelivery:
         """Return the handler of an event."""
         return self._handlers[event.name].definition
 
+    def key_of(self, event: EventRecord) -> str | None:
+        """Return what the event is ordered by: its aggregate, where there are lanes."""
+        return event.aggregate_id if self.lanes else None
+
     async def deliver(self, event: EventRecord, attempt: int) -> None:
         """Handle an event; errors of the handler pass, :class:`UndecodableEvent` when it cannot be read."""
         handler = self._handlers[event.name]
         message = EventMessage(handler.read(event), event)
         # Handlers run side by side, so each has an injection of its own.
-        injection = EventInjection(commands=self._commands, queries=self._queries, standing=self._standing, head=int)
+        injection = EventInjection(
+            commands=self._commands, queries=self._queries, standing=self._standing, head=self._head
+        )
         await handler.run(message, injection, attempt)

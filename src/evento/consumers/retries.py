@@ -161,6 +161,8 @@ class Retries:
     def postpone(self, seconds: float) -> None:
         """Let the next turn wait: the consumer state store cannot be used now."""
         self._signals.retry_wanted = False
+        self._after = 0  # somebody may have asked meanwhile: a pass from the start
+        self._blocked.clear()
         self._due_at = monotonic() + seconds
 
     def _end_pass(self) -> None:

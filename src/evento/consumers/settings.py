@@ -20,8 +20,9 @@ class ConsumerSettings:
     :param max_dead_streak: after so many dead events without a success in between a consumer pauses itself.
     :param observer_concurrency: handlers of one observer that run at a time.
     :param observer_unfinished: events of one observer that run or wait for another attempt; at that no more are begun.
-    :param observer_window: finished events of one observer that are remembered behind an unfinished one; at that no
-        more are begun.
+        Of a consumer with lanes also those that wait in a lane.
+    :param observer_window: finished events of one observer, or of a consumer with lanes, that are remembered behind an
+        unfinished one; at that no more are begun.
     """
 
     fetch_size: int = 1000

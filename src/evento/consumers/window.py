@@ -1,4 +1,4 @@
-"""Window: which events of an observer are begun, finished, and behind its checkpoint."""
+"""Window: which events of an observer, or of a consumer with lanes, are begun, finished, and behind its checkpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Window"]
 
 
 class Window:
-    """The events beyond an observer's checkpoint, which may end in any order.
+    """The events beyond a checkpoint, which may end in any order.
 
     ``scanned`` is how far the stream was looked at. The checkpoint may move to :attr:`watermark`, up to which nothing
     is unfinished, whatever gaps the positions have. What is finished beyond it is remembered, so that it is not handled
@@ -35,6 +35,11 @@ class Window:
     def remembered(self) -> int:
         """How many finished events have an unfinished one before them."""
         return len(self._finished) if self._open else 0
+
+    @property
+    def uncommitted(self) -> int:
+        """How many finished events no checkpoint holds yet."""
+        return len(self._unsaved)
 
     @property
     def unsaved(self) -> frozenset[int]:

@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from typing_extensions import Unpack
 
-from evento.bundle import EventoBundle, ThreadExecutor
+from evento.bundle import ConsumerExecutor, EventoBundle, ThreadExecutor
 from evento.bundle.bundle import OnStarted
 from evento.bundle.injector import Injector
 from evento.components import Interceptor, TracingAgent
@@ -26,7 +26,7 @@ class BundleOptions(TypedDict, total=False):
     contexts: Mapping[type, Sequence[str]] | None
     tracing: TracingAgent | None
     interceptors: Sequence[Interceptor]
-    executors: Iterable[ThreadExecutor]
+    executors: Iterable[ThreadExecutor | ConsumerExecutor]
     sss_fetch_size: int
     sss_fetch_delay: timedelta
     handler_grace: float
