@@ -6,7 +6,19 @@ import pytest
 from documents import DOCS, Block, blocks
 from tutorial_folder import write
 
-CHAPTERS = ("index", "payloads", "aggregate", "read-model", "bundle", "web", "tests", "observer", "saga", "sequence")
+CHAPTERS = (
+    "index",
+    "payloads",
+    "aggregate",
+    "read-model",
+    "bundle",
+    "web",
+    "tests",
+    "observer",
+    "saga",
+    "sequence",
+    "realtime",
+)
 LAST = "living"
 """The last chapter changes the application beyond what the example is."""
 

@@ -17,21 +17,8 @@ from mypy import api
 from tutorial_folder import environment, write
 
 EXAMPLE = ROOT / "src/evento/examples/todolist"
-OWN = (
-    "__init__.py",
-    "demo.py",
-    "errors.py",
-    "script.py",
-    "traffic.py",
-    "web.py",
-    "app.py",
-    "config.py",
-    "projector.py",
-    "realtime.py",
-    "sse.py",
-)
-"""The files of the example that are not those of the tutorial: a shorter web layer, no demonstration, and no real-time
-updates."""
+OWN = ("__init__.py", "demo.py", "errors.py", "script.py", "traffic.py", "web.py")
+"""The files of the example that are not those of the tutorial: a shorter web layer, and no demonstration."""
 
 SAME = sorted(name for file in EXAMPLE.rglob("*.py") if (name := str(file.relative_to(EXAMPLE))) not in OWN)
 
