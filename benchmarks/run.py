@@ -25,6 +25,7 @@ import history
 import limits
 import machine
 import peer_eventsourcing as peer
+import reactions
 import replay
 import store_append
 import targets
@@ -114,6 +115,20 @@ def run_commands(directory: Path, plan: Plan) -> Measured:
     return figures, [_rates("Durable domain commands", figures, baselines), profile]
 
 
+def run_reactions(directory: Path, plan: Plan) -> Measured:
+    """Measure the same domain commands with states cached, without and with a saga and an observer in the system."""
+    seeded = directory / "reactions.db"
+    progress("reactions: making the store")
+    commands.seed(seeded)
+    figures = measure(
+        reactions.cases(seeded, directory, callers=CALLERS, seconds=plan.seconds),
+        rounds=plan.rounds,
+        label="reactions",
+    )
+    baseline = Baseline("x without", commands.SYSTEM, "command, without")
+    return figures, [_rates("Commands while sagas and observers follow", figures, [baseline])]
+
+
 def run_appends(directory: Path, plan: Plan) -> Measured:
     """Measure appends of one event each through the store's port."""
     cases = [
@@ -153,6 +168,7 @@ def run_history(directory: Path, plan: Plan) -> Measured:
 
 GROUPS: dict[str, Callable[[Path, Plan], Measured]] = {
     "commands": run_commands,
+    "reactions": run_reactions,
     "appends": run_appends,
     "replay": run_replay,
     "history": run_history,
@@ -200,7 +216,7 @@ def _json(facts: dict[str, str], plan: Plan, figures: list[Figure]) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure Evento beside its peer.")
-    parser.add_argument("--quick", action="store_true", help="one short round, a smaller history: less than a minute")
+    parser.add_argument("--quick", action="store_true", help="one short round, a smaller history: a minute or two")
     parser.add_argument("--only", choices=tuple(GROUPS), help="one group of measurements")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     parser.add_argument("--page", type=Path, metavar="FILE", help="put the tables into docs/performance.md")
