@@ -1,6 +1,7 @@
 # make demo   the TodoList application with generated traffic, on http://127.0.0.1:8080
 # make test   everything that must hold: ruff, mypy, import-linter, pytest
 # make chaos  kills at random moments under load, a hundred of each kind instead of a few (EVENTO_CHAOS_ROUNDS)
+# make soak   all seven roles under load for ten minutes (EVENTO_SOAK_SECONDS); fails unless memory stays flat
 # make bench  the measured comparisons
 # make docs   build the documentation site into site/ (a broken link fails)
 # make clean  remove what these made (not the demo's data)
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench docs clean
+.PHONY: help demo test chaos soak bench docs clean
 .DELETE_ON_ERROR:
 
 help:
@@ -38,6 +39,9 @@ test: $(VENV)/.test
 
 chaos: $(VENV)/.test
 	EVENTO_CHAOS_ROUNDS=$${EVENTO_CHAOS_ROUNDS:-100} $(BIN)/python -m pytest -q tests/chaos
+
+soak: $(VENV)/.test
+	$(BIN)/python tests/support/soak.py
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/run.py

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from depot import Diary, _make_tables, components, event_store, read_models
+from depot import Diary, _make_tables, components, event_store
 from shop import (
     ItemAddCommand,
     ItemAddedEvent,
@@ -126,10 +127,13 @@ class TableProjection(Projection):
 
     @query_handler
     def find(self, query: OrderFindQuery) -> OrderView:
-        for order_id, customer, total, *_ in read_models(self._directory, 1)["orders"]:
-            if order_id == query.order_id:
-                return OrderView(order_id, customer, total)
-        raise NotFound(f"there is no order {query.order_id}")
+        with closing(sqlite3.connect(self._directory / "read.db")) as database:
+            row = database.execute(
+                "SELECT id, customer, total FROM orders_1 WHERE id = ?", (query.order_id,)
+            ).fetchone()
+        if row is None:
+            raise NotFound(f"there is no order {query.order_id}")
+        return OrderView(*row)
 
 
 class CustomerInvoker(Invoker):
