@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import hostile_json
 from shop import ItemAddCommand, OrderAggregate, OrderPlaceCommand
+from sqlalchemy import text
 from streams import ThingAddedEvent, add, group_of
 
 from evento import (
@@ -38,6 +39,7 @@ from evento.state_store import Refused
 from evento.state_store.sqlite import SqliteStateStore
 
 EVENT = b'{"thing_id":"T","number":7,"context":"default"}'
+SAGA = b'{"associations":{"thing_id":"T"},"ended":false,"count":3}'
 STATE = b'{"deleted":false,"customer":"ann","items":{"tea":1},"total":1}'
 ERROR = b'{"code":"CommandRejected","type":"CommandRejected","message":"no","data":{"a":1}}'
 
@@ -89,6 +91,13 @@ def in_a_folder(run: Callable[[Path], Coroutine[Any, Any, None]]) -> None:
     """Run a coroutine with a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(run(Path(folder)))
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        return "\0" not in data.decode()
+    except UnicodeDecodeError:
+        return False
 
 
 def damage(path: Path, statement: str, *parameters: object) -> None:
@@ -158,6 +167,35 @@ def test_aggregates_of_unreadable_snapshots_and_events_are_refused(states: list[
             await bundle.commands.send(ItemAddCommand("ORD", "tea", 0))
 
     in_a_folder(run)
+
+
+@few
+@given(st.lists(hostile_json(SAGA).filter(_is_text), min_size=5, max_size=10))
+def test_unreadable_saga_states_make_dead_events(states: list[bytes]) -> None:
+    async def run() -> None:
+        seen: set[int] = set()
+        saga = ConsumerId("test_bundle", "ReadingSaga", 1, "*")
+        async with SqliteStateStore(None) as store, SqlConsumerStateStore("sqlite+aiosqlite://") as state:
+            async with group_of(store, state, ReadingSaga(seen)) as group:
+                await group.ready()
+                await add(store, *(ThingAddedEvent(f"T_{number}", number) for number in range(len(states))))
+                await group.caught_up(10)
+            async with state.begin() as connection:
+                ids = list(await connection.scalars(text("SELECT saga_id FROM evento_consumer_saga ORDER BY saga_id")))
+                for id, data in zip(ids, states, strict=True):
+                    await connection.execute(
+                        text("UPDATE evento_consumer_saga SET state = :state WHERE saga_id = :id"),
+                        {"state": data.decode(), "id": id},
+                    )
+            async with group_of(store, state, ReadingSaga(seen)) as group:
+                await group.ready()
+                await add(store, *(ThingAddedEvent(f"T_{number}", number) for number in range(len(states))))
+                await group.caught_up(10)
+            dead = await state.dead_events(saga)
+            assert {event.error_type for event in dead if not event.waiting} <= {"PayloadError"}
+            assert {*seen, *(event.position for event in dead)} == set(range(1, 2 * len(states) + 1))
+
+    asyncio.run(run())
 
 
 @few

@@ -126,6 +126,12 @@ class SagaDelivery:
             return
         state = injection.state = None if saga is None else self._decoded(saga)
         before = NONE if state is None else _associations(state)
+        if saga is not None and association not in before:
+            raise PayloadError(
+                f"the stored state of the saga {saga.id} lacks the association {association} by which it was found: "
+                "it was changed from outside",
+                saga=saga.id,
+            )
         result = await handler.run(EventMessage(payload, event), injection, attempt)
         state = self._checked(handler, state if result is None else result)
         if saga is None:
