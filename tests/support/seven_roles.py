@@ -147,7 +147,7 @@ class CustomerInvoker(Invoker):
 
 
 @asynccontextmanager
-async def running(directory: Path, *, version: int = 1) -> AsyncIterator[EventoBundle]:
+async def running(directory: Path, *, version: int = 1, state_cache_size: int = 8192) -> AsyncIterator[EventoBundle]:
     """Run a bundle of all seven roles on the files of a directory; projectors of another version replay."""
     _make_tables(directory, version)
     diary, sightings = Diary(directory, version), Sightings(directory / "sightings")
@@ -156,6 +156,7 @@ async def running(directory: Path, *, version: int = 1) -> AsyncIterator[EventoB
         components=[*components(version, diary), GiftSaga, SightingObserver, TableProjection, CustomerInvoker],
         server=f"embedded:{event_store(directory)}",
         consumer_state_store=f"sqlite+aiosqlite:///{directory / 'read.db'}",
+        state_cache_size=state_cache_size,
         injector={Ledger: Ledger(), Sightings: sightings, Path: directory},
     )
     try:

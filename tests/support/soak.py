@@ -1,6 +1,7 @@
 """All seven roles under a steady load, for ten minutes or ``EVENTO_SOAK_SECONDS``; memory must stay flat.
 
-The resident memory (RSS) is sampled once a second. The first third is the warm-up, in which caches fill; flat means
+The resident memory (RSS) is sampled once a second. The first third is the warm-up, in which caches fill (the one of
+states is small here); flat means
 that the median of the last third is at most a tenth and 8 MiB above the median of the second third. At the end all
 consumers must catch up, with no dead event. Exit code 1: not flat.
 """
@@ -45,7 +46,7 @@ async def soak(directory: Path) -> bool:
     """Place orders at a steady rate, read some of them, and sample."""
     samples: list[int] = []
     number = 0
-    async with running(directory) as bundle:
+    async with running(directory, state_cache_size=500) as bundle:
         invoker = bundle.invoker(CustomerInvoker)
         begin = monotonic()
         while (now := monotonic() - begin) < SECONDS:
