@@ -278,6 +278,7 @@ def _strange(**keywords: Any) -> Any:
         (_strange(packages="shop"), r"packages=\['shop'\]"),
         (_strange(packages=["no_such_package"]), "cannot be found"),
         (_strange(components=[int]), "component"),
+        (_strange(components=[object()]), "not an instance"),
         (_strange(injector={}), "nothing provides the constructor's parameter 'ledger'"),
         (_strange(sss_fetch_size=0), "fetch_size"),
         (_strange(max_in_flight_requests=0), "max_in_flight_requests"),
@@ -349,6 +350,25 @@ async def test_a_checkpoint_of_another_store_refuses_to_start(make_bundle: MakeB
             leftover.unlink()
     with pytest.raises(StoreMismatch, match="OrderProjector"):
         await make_bundle().start()
+
+
+async def test_consumer_state_in_the_file_of_the_event_store_is_refused(
+    make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    with pytest.raises(DefinitionError, match="the event store's own file"):
+        await make_bundle(consumer_state_store=f"sqlite+aiosqlite:///{tmp_path / 'shop.db'}").start()
+    assert not (tmp_path / "shop.db").exists()
+
+
+async def test_an_empty_module_is_no_confinement_problem(
+    make_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hollow").mkdir()
+    (tmp_path / "hollow" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    async with make_bundle(packages=["hollow"], strict_confinement=True):
+        pass
+    del sys.modules["hollow"]
 
 
 async def test_a_failed_start_leaves_nothing_open(make_bundle: MakeBundle) -> None:

@@ -24,6 +24,19 @@ class EmbeddedServer:
             return "sqlite+aiosqlite://"
         return f"sqlite+aiosqlite:///{self.path}-consumers"
 
+    def refuse_as_consumer_state(self, url: str | None) -> None:
+        """Raise :class:`DefinitionError` when consumer state is to live in the event store's own file.
+
+        A handler's transaction there would wait for the append that waits for it.
+        """
+        if url is None or self.path is None or not url.startswith("sqlite"):
+            return
+        database = url.partition(":///")[2].partition("?")[0]
+        if database and Path(database).resolve() == self.path.resolve():
+            raise DefinitionError(
+                f"consumer_state_store={url!r} is the event store's own file: give it another, such as the read model's"
+            )
+
 
 def parse_server(server: str | None) -> EmbeddedServer:
     """Parse ``server=``; None means ``$EVENTO_SERVER``, else ``embedded:``.

@@ -103,6 +103,7 @@ class RunningBundle:
         self._register_payloads()
         self._refuse_two_handlers()
         self._refuse_strange_contexts()
+        self._server.refuse_as_consumer_state(self._settings.consumer_state_store)
         executors = Executors(self._settings.executors)
         self._stack.callback(executors.close)
         pools = executors.open(component for component in components)

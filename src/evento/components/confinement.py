@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -46,10 +47,18 @@ def confinement_problems(modules: Iterable[ModuleType]) -> list[ConfinementProbl
     return sorted(problems)
 
 
+def _is_empty(module: ModuleType) -> bool:
+    """Whether a module's file is there and holds nothing, which ``inspect`` reports like a missing source."""
+    file = getattr(module, "__file__", None)
+    return file is not None and Path(file).is_file() and not Path(file).stat().st_size
+
+
 def _outside(module: ModuleType) -> Iterator[ConfinementProblem]:
     try:
         code = module_code(module, mentioning=_SENDING)
     except OSError as error:
+        if _is_empty(module):
+            return
         yield ConfinementProblem(module.__name__, 0, f"cannot be checked: {error}")
         return
     if code is None:

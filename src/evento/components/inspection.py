@@ -49,6 +49,8 @@ _KINDS = {
 
 def component_definition(cls: type) -> ComponentDefinition:
     """Return the definition of a component class; raise :class:`DefinitionError` for any other class."""
+    if not isinstance(cls, type):
+        raise DefinitionError(f"{cls!r:.200} is no class: give the bundle the component's class, not an instance")
     definition = cls.__dict__.get(_DEFINITION)
     if isinstance(definition, ComponentDefinition):
         return definition

@@ -121,7 +121,10 @@ class CommandGateway:
                 f"{type(command).__name__} to a saga, an observer, a service or an invoker"
             )
         if not isinstance(command, Command):
-            raise PayloadError(f"{type(command).__name__} is not a command: use queries.query() for queries")
+            raise PayloadError(
+                f"{type(command).__name__} is not a command: send a DomainCommand or ServiceCommand, or ask a query by "
+                "queries.query()"
+            )
         data, copy = seal(command, self._limit)
         name = type(command).__evento__.name
         if message_id is not None:

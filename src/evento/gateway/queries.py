@@ -48,7 +48,9 @@ class QueryGateway:
                 f"{type(query).__name__} would tell into the command"
             )
         if not isinstance(query, Query):
-            raise PayloadError(f"{type(query).__name__} is not a query: use commands.send() for commands")
+            raise PayloadError(
+                f"{type(query).__name__} is not a query: ask a Query, or send a command by commands.send()"
+            )
         if at_least is not None and (not isinstance(at_least, int) or at_least < 0):
             raise PayloadError(f"at_least must be a position from 0, not {at_least!r}")
         data, copy = seal(query, self._limit)
