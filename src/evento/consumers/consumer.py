@@ -42,6 +42,7 @@ class Consumer:
 
     :param owner: names this process to the other replicas; different in each run.
     :param from_head: a consumer that is not known yet starts at the head instead of at the first event.
+    :param signals: what its waits end with; the default waits in real time.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Consumer:
         standing: Standing,
         settings: ConsumerSettings,
         from_head: bool = False,
+        signals: Signals | None = None,
     ) -> None:
         self.id = consumer
         self.role = role
@@ -68,7 +70,7 @@ class Consumer:
         self._standing = standing
         self._settings = settings
         self._from_head = from_head
-        self._signals = Signals()
+        self._signals = Signals() if signals is None else signals
         self._waiters = Waiters()
         self._revision = 0
         self._task: asyncio.Task[None] | None = None
@@ -243,7 +245,7 @@ class Consumer:
 
     def _failed(self, error: Exception) -> None:
         self._standing.state = ConsumerState.RETRYING
-        self._standing.failed(f"{type(error).__name__}: {error}")
+        self._standing.failed(error)
 
     async def _take_turn(self) -> None:
         """Work for as long as the lease is held; without it, look and wait."""

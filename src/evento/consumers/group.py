@@ -7,18 +7,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from typing import Any
 
 from evento.components import ComponentDefinition, Interceptor, Role, TracingAgent
 from evento.consumers.administration import ConsumerAdministration
 from evento.consumers.consumer import Consumer
-from evento.consumers.delivery import Delivery, ProjectorDelivery
+from evento.consumers.deliveries import delivery_of
 from evento.consumers.directing import DirectionsWatch
 from evento.consumers.head import HeadWatch
-from evento.consumers.lanes import lanes_of
-from evento.consumers.observers import ObserverDelivery
 from evento.consumers.port import ConsumerId, ConsumerStateStore
-from evento.consumers.sagas import SagaDelivery
 from evento.consumers.settings import ConsumerSettings
 from evento.consumers.status import ConsumerStatus, Standing
 from evento.errors import DefinitionError, ReadModelBehind
@@ -112,22 +108,19 @@ class ConsumerGroup:
     def _consumer(self, component: ComponentDefinition, instance: object, context: str) -> Consumer:
         consumer = ConsumerId(self._bundle_id, component.name, component.version, context)
         standing = Standing()
-        common: dict[str, Any] = {
-            "standing": standing,
-            "commands": self._commands,
-            "queries": self._queries,
-            "tracing": self._tracing,
-            "interceptors": self._interceptors,
-        }
-        reading: dict[str, Any] = {"head": lambda: self._watch.head, "executors": self._executors}
-        lanes = lanes_of(component, self._lanes)
-        delivery: Delivery | ObserverDelivery
-        if component.role is Role.SAGA:
-            delivery = SagaDelivery(consumer, component, instance, **common)
-        elif component.role is Role.OBSERVER or lanes:
-            delivery = ObserverDelivery(consumer, component, instance, lanes=lanes, **reading, **common)
-        else:
-            delivery = ProjectorDelivery(consumer, component, instance, **reading, **common)
+        delivery = delivery_of(
+            consumer,
+            component,
+            instance,
+            standing=standing,
+            head=lambda: self._watch.head,
+            commands=self._commands,
+            queries=self._queries,
+            tracing=self._tracing,
+            interceptors=self._interceptors,
+            executors=self._executors,
+            lanes=self._lanes,
+        )
         return Consumer(
             consumer,
             component.role,

@@ -369,8 +369,7 @@ class Observation:
             self._settle()
 
     def _park(self, event: EventRecord, error: BaseException, attempts: int) -> None:
-        self._standing.dead_streak += 1
-        self._standing.last_error = summary_of(error)
+        self._standing.died(error)
         key = self._delivery.key_of(event)
         self._parked.append(dead_event(event, key, error, attempts))
         if key is not None:
@@ -383,7 +382,7 @@ class Observation:
         )  # fmt: skip
 
     async def _failing(self, error: BaseException) -> None:
-        self._standing.failed(summary_of(error))
+        self._standing.failed(error)
         self._settle(retrying=True)
         try:
             await self._consumer_store.record_error(self._lease, summary_of(error))
@@ -413,7 +412,7 @@ class Observation:
             self._not_before = monotonic() + delay
             self._due = self._not_before
             logger.warning("%s cannot write its checkpoint (again in %.1f s): %s", self._consumer, delay, error)
-            self._standing.failed(summary_of(error))
+            self._standing.failed(error)
         return True
 
     async def _commit(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from evento.components import Role
+from evento.consumers.dead_events import summary_of
 from evento.consumers.port import ConsumerId, StoredConsumer
 from evento.messages import from_micros, now_micros
 
@@ -91,12 +92,17 @@ class Standing:
         """Take note of what is in the dead event queue."""
         self.dead, self.waiting, self.retrying = stored.dead, stored.waiting, stored.retrying
 
-    def failed(self, error: str) -> None:
-        """Count a failure."""
+    def failed(self, error: BaseException) -> None:
+        """Count a failure that is followed by another attempt."""
         self.errors += 1
-        self.last_error = error
+        self.last_error = summary_of(error)
         if self.failing_since is None:
             self.failing_since = now_micros()
+
+    def died(self, error: BaseException) -> None:
+        """Take note that an event goes to the dead event queue for its own failure."""
+        self.dead_streak += 1
+        self.last_error = summary_of(error)
 
     def advanced(self, committed: int) -> None:
         """Take note of a checkpoint."""

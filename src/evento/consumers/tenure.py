@@ -260,11 +260,10 @@ class Tenure:
 
     async def _park(self, event: EventRecord, error: BaseException, attempts: int) -> None:
         key = self._delivery.key_of(event)
-        self._standing.dead_streak += 1
+        self._standing.died(error)
         self._progress.park(dead_event(event, key, error, attempts))
         self._progress.passed(event.position, monotonic())
         await self._progress.commit()
-        self._standing.last_error = summary_of(error)
         self._standing.state = ConsumerState.RUNNING
         if key is not None and key not in self._held:
             self._held.add(key)
@@ -316,7 +315,7 @@ class Tenure:
 
     async def _failing(self, error: BaseException) -> None:
         self._standing.state = ConsumerState.RETRYING
-        self._standing.failed(summary_of(error))
+        self._standing.failed(error)
         try:
             await self._consumer_store.record_error(self._lease, summary_of(error))
         except StoreUnavailable as problem:
