@@ -71,7 +71,7 @@ $(VENV)/.demo: $(VENV)/.venv pyproject.toml Makefile
 
 $(VENV)/.test: $(VENV)/.demo
 	@echo "== installing what the tests and benchmarks need"
-	@$(PIP) install --group test --group bench
+	@$(PIP) install --editable '.[all]' --group test --group bench
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.venv pyproject.toml Makefile
