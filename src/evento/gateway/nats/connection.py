@@ -1,0 +1,626 @@
+"""The connection of one process to the NATS servers of its cluster: requests, subscriptions, reconnecting."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import re
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+from evento.errors import AuthenticationError, PayloadError, Stopped, StoreUnavailable, TooManyPendingRequests
+from evento.gateway.nats.link import Address, Link, LinkSettings
+from evento.gateway.nats.protocol import publish_frame, sub_line, unsub_line
+from evento.gateway.nats.subjects import Subjects
+
+__all__ = ["Delivery", "NatsConnection", "NoResponders", "Subscription"]
+
+logger = logging.getLogger("evento.gateway.nats")
+DeliveryCallback: TypeAlias = Callable[["Delivery"], None]
+StateCallback: TypeAlias = Callable[[], Awaitable[None] | None]
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+MAX_HELD_BYTES = 16 * 1024 * 1024
+"""Bytes of replies that wait for a lost connection to come back; later ones are dropped."""
+_INBOX_SID = b"1"
+_NO_RESPONDERS = b"NATS/1.0 503"
+_DENIED = re.compile(
+    r"permissions violation for (?P<what>publish|subscription)(?P<reply> with reply of| to) "
+    r'"(?P<subject>[^"]*)"(?: using queue "(?P<queue>[^"]*)")?',
+    re.IGNORECASE,
+)
+
+
+class NoResponders(Exception):
+    """Nobody serves the subject now. ``attempt`` is more than 1 when a former attempt may have been served."""
+
+    def __init__(self, subject: str, attempt: int) -> None:
+        super().__init__(f"nobody serves {subject}")
+        self.subject = subject
+        self.attempt = attempt
+
+
+class Delivery:
+    """A message as it arrived."""
+
+    __slots__ = ("_connection", "_reply", "_subject", "data")
+
+    def __init__(self, connection: NatsConnection, subject: bytes, reply: bytes, data: bytes) -> None:
+        self._connection = connection
+        self._subject = subject
+        self._reply = reply
+        self.data = data
+
+    @property
+    def subject(self) -> str:
+        """Where it was sent."""
+        return self._subject.decode()
+
+    @property
+    def reply(self) -> str:
+        """Where the sender waits for an answer; empty when it waits for none."""
+        return self._reply.decode()
+
+    def respond(self, data: bytes) -> None:
+        """Answer; held back while disconnected.
+
+        Does nothing when the sender waits for no answer.
+
+        :raises PayloadError: the answer is larger than the server takes.
+        """
+        if self._reply:
+            self._connection._respond(self._reply, data)
+
+
+class Subscription:
+    """A subject that is listened to; made by :meth:`NatsConnection.subscribe`."""
+
+    def __init__(
+        self, connection: NatsConnection, sid: bytes, subject: str, queue: str, callback: DeliveryCallback
+    ) -> None:
+        self._connection = connection
+        self._callback = callback
+        self.sid = sid
+        self.subject = subject
+        self.queue = queue
+        self.denied: str | None = None
+
+    def line(self) -> bytes:
+        """Return the protocol's line."""
+        return sub_line(self.subject.encode(), self.queue.encode(), self.sid)
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Hand a message over."""
+        try:
+            self._callback(delivery)
+        except Exception:
+            logger.exception("the callback of %s failed", self.subject)
+
+    async def drain(self) -> None:
+        """Ask for no more; when this returns, all that was under way has been handed over."""
+        await self._connection._drop(self, drain=True)
+
+    async def unsubscribe(self) -> None:
+        """Listen no more; what is under way is dropped."""
+        await self._connection._drop(self, drain=False)
+
+
+class _Waiting:
+    """A request without an answer; the future's None tells that the connection was lost."""
+
+    __slots__ = ("attempt", "expired", "future", "subject")
+
+    def __init__(self, subject: bytes, future: asyncio.Future[bytes | None]) -> None:
+        self.subject = subject
+        self.future = future
+        self.attempt = 1
+        self.expired = False
+
+    def expire(self) -> None:
+        """End at the deadline."""
+        self.expired = True
+        if not self.future.done():
+            self.future.set_exception(TimeoutError())
+
+
+class NatsConnection:
+    """The one connection that gateway, store and registry of a process share.
+
+    Enter it to connect. Once it has been connected it reconnects for ever, to whichever of the servers answers;
+    requests in flight are then sent again, subscriptions are made again.
+
+    :param servers: addresses such as ``nats://host:3030`` (``tls://``: encrypted or not at all); one text may hold
+        several, with commas between. Servers that these name as their cluster's are tried after them.
+    :param cluster: the name of the cluster.
+    :param user: who this is: the bundle's id.
+    :param instance: the id of this instance, which nobody else can guess: replies come to it.
+    :param token: proves the user; None: none is asked for.
+    :param tls: demands encryption and says what to trust.
+    :param start_timeout: seconds to wait for the first connection; None: for ever.
+    :param progress: is told in words what is waited for.
+    :param max_in_flight: bound on requests without an answer.
+    :param connect_timeout: seconds for one attempt at one server.
+    :param ping_interval: seconds between questions whether the server is alive; two without an answer: it is not.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[str] | str,
+        *,
+        cluster: str,
+        user: str,
+        instance: str,
+        token: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        start_timeout: float | None = 10.0,
+        progress: Callable[[str], None] | None = None,
+        max_in_flight: int = 65_536,
+        connect_timeout: float = 2.0,
+        ping_interval: float = 5.0,
+    ) -> None:
+        texts = [servers] if isinstance(servers, str) else list(servers)
+        self._addresses = [Address.parse(one.strip()) for text in texts for one in text.split(",") if one.strip()]
+        if not self._addresses:
+            raise ValueError("no server is given: name at least one, such as nats://localhost:3030")
+        random.shuffle(self._addresses)  # so that many bundles spread over the servers
+        self._settings = LinkSettings(user, f"{user}/{instance}", token, tls, connect_timeout, ping_interval)
+        self.subjects = Subjects(cluster)
+        self._inbox = self.subjects.inbox(user, instance).encode() + b"."
+        self._start_timeout = start_timeout
+        self._progress = progress
+        self._max_in_flight = max_in_flight
+        self._link: Link | None = None
+        self._linked = asyncio.Event()
+        self._peers: list[Address] = []
+        self._subscriptions: dict[bytes, Subscription] = {}
+        self._sid = 1
+        self._number = 0
+        self._in_flight = 0
+        self._waiting: dict[bytes, _Waiting] = {}
+        self._held: deque[tuple[bytes, bytes]] = deque()
+        self._held_bytes = 0
+        self._max_payload = 1024 * 1024
+        self._on_reconnect: list[StateCallback] = []
+        self._on_disconnect: list[StateCallback] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._keeper: asyncio.Task[None] | None = None
+        self._closed = False
+        self._complaint = ""
+        self._inbox_denied: str | None = None
+        self.reconnects = 0
+        self.dropped = 0
+        """Messages that were published, or replies that were given, while there was no connection to take them."""
+
+    # Connecting.
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        :raises AuthenticationError: the server refused user and token.
+        :raises StoreUnavailable: no server answered within ``start_timeout``.
+        """
+        try:
+            async with asyncio.timeout(self._start_timeout):
+                link = await self._connect()
+                await self._adopt(link)
+        except TimeoutError:
+            await self.close()
+            raise StoreUnavailable(
+                f"no Evento Server answers within {self._start_timeout:g} s: {self._complaint}; "
+                "start one with: evento server",
+                servers=[str(address) for address in self._addresses],
+            ) from None
+        except BaseException:
+            await self.close()
+            raise
+        self._keeper = asyncio.create_task(self._keep(link), name="evento-nats")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Disconnect; requests without an answer end with :class:`~evento.errors.Stopped`."""
+        self._closed = True
+        self._linked.set()
+        tasks = [
+            task for task in (self._keeper, *self._tasks) if task is not None and task is not asyncio.current_task()
+        ]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        link, self._link = self._link, None
+        self._lose_all()
+        if link is not None:
+            await link.close()
+
+    async def _connect(self) -> Link:
+        """Try all addresses, again and again, until one answers."""
+        pause = FIRST_PAUSE
+        while True:
+            for address in self._candidates():
+                try:
+                    link = await Link.open(
+                        address, self._settings, on_message=self._on_message, on_error=self._on_server_error
+                    )
+                except AuthenticationError as error:
+                    if self._keeper is None:
+                        raise
+                    self._complain(address, error)
+                except (OSError, UnicodeError) as error:
+                    self._complain(address, error)
+                else:
+                    logger.info("connected to %s", address)
+                    self._prefer(address)
+                    return link
+            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _candidates(self) -> Iterator[Address]:
+        yield from list(self._addresses)
+        yield from [peer for peer in self._peers if peer not in self._addresses]
+
+    def _prefer(self, address: Address) -> None:
+        """Begin with the next server when this one fails: it has just failed then."""
+        if address in self._addresses:
+            at = self._addresses.index(address) + 1
+            self._addresses = self._addresses[at:] + self._addresses[:at]
+
+    def _complain(self, address: Address, error: Exception) -> None:
+        reason = "no answer" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        text = f"{address}: {reason}"
+        if text == self._complaint:
+            return
+        self._complaint = text
+        logger.warning("cannot connect to %s", text)
+        if self._progress is not None:
+            self._progress(f"waiting for an Evento Server at {text}")
+
+    async def _adopt(self, link: Link) -> None:
+        """Use a connection: subscribe everything, then let requests go; replies that were held back go first."""
+        self._inbox_denied = None
+        link.write(sub_line(self._inbox + b"*", b"", _INBOX_SID))
+        for subscription in self._subscriptions.values():
+            subscription.denied = None
+            link.write(subscription.line())
+        while self._held:
+            link.write(publish_frame(self._held[0][0], b"", self._held.popleft()[1]))
+        self._held_bytes = 0
+        self._max_payload = link.max_payload
+        self._link = link
+        self._linked.set()
+        self._complaint = ""
+        await link.ping()
+        if self._inbox_denied is not None:
+            raise AuthenticationError(
+                f"{self._settings.user!r} may not receive answers: {self._inbox_denied}", user=self._settings.user
+            )
+        tls = self._settings.tls is not None or bool(link.info.get("tls_required"))
+        self._peers = [peer._replace(tls=tls) for peer in _parsed(link.peers)]
+
+    async def _keep(self, link: Link) -> None:
+        """Stay connected."""
+        while True:
+            await link.lost
+            self._link = None
+            self._linked.clear()
+            if isinstance(link.why_lost, AuthenticationError):
+                logger.error("disconnected: %s", link.why_lost)
+            else:
+                logger.warning("lost the connection to the server: %s", link.why_lost)
+            self._lose_all()
+            self._call(self._on_disconnect)
+            link = await self._connect()
+            try:
+                await self._adopt(link)
+            except (OSError, AuthenticationError) as error:
+                logger.error("connected, but not for long: %s", error)
+                await link.close()
+                await asyncio.sleep(LONGEST_PAUSE)
+                continue
+            self.reconnects += 1
+            self._call(self._on_reconnect)
+
+    def _lose_all(self) -> None:
+        for waiting in self._waiting.values():
+            if not waiting.future.done():
+                waiting.future.set_result(None)
+
+    def _call(self, callbacks: list[StateCallback]) -> None:
+        for callback in list(callbacks):
+            self._spawn(_called(callback))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def on_reconnect(self, callback: StateCallback) -> Callable[[], None]:
+        """Call something whenever a lost connection is back and all is subscribed; return what ends that."""
+        return _added(self._on_reconnect, callback)
+
+    def on_disconnect(self, callback: StateCallback) -> Callable[[], None]:
+        """Call something whenever the connection is lost; return what ends that."""
+        return _added(self._on_disconnect, callback)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection now, as far as one can know."""
+        return self._link is not None and self._link.is_open
+
+    @property
+    def max_payload(self) -> int:
+        """The largest message that the server takes, in bytes."""
+        return self._max_payload
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests wait for an answer."""
+        return self._in_flight
+
+    # Sending.
+
+    async def request(
+        self, subject: str, data: bytes | Callable[[int], bytes], deadline: float, *, grace: float = 0.0
+    ) -> bytes:
+        """Ask, and return the answer.
+
+        A lost connection is waited out, and the request is sent again. Cancelling drops the answer.
+
+        :param data: the message, or what makes it for an attempt: 1, then 2 and so on after a lost connection.
+        :param deadline: in the event loop's time; ``math.inf`` when the caller keeps it.
+        :param grace: for so many seconds, up to the deadline, somebody may begin to serve the subject.
+        :raises NoResponders: nobody serves the subject.
+        :raises TimeoutError: no answer before the deadline.
+        :raises PayloadError: the message is larger than the server takes.
+        :raises AuthenticationError: this user may not send there.
+        :raises TooManyPendingRequests: ``max_in_flight`` requests wait already; nothing was sent.
+        :raises Stopped: the connection was closed; definite when nothing had been sent.
+        """
+        if self._in_flight >= self._max_in_flight:
+            raise TooManyPendingRequests(
+                f"{subject} was not asked: {self._in_flight} requests wait for an answer", limit=self._max_in_flight
+            )
+        loop = asyncio.get_running_loop()
+        self._number += 1
+        key = b"%d" % self._number
+        waiting = _Waiting(subject.encode(), loop.create_future())
+        timer = loop.call_at(deadline, waiting.expire) if deadline != float("inf") else None
+        self._in_flight += 1
+        try:
+            pauses: Iterator[float] | None = None
+            while True:
+                try:
+                    return await self._exchange(waiting, key, data, deadline)
+                except NoResponders:
+                    if pauses is None:
+                        pauses = _pauses(grace, deadline)
+                    pause = next(pauses, None)
+                    if pause is None:
+                        raise
+                    await asyncio.sleep(pause)
+                    if waiting.expired:
+                        raise
+        finally:
+            self._in_flight -= 1
+            self._waiting.pop(key, None)
+            if timer is not None:
+                timer.cancel()
+                if waiting.future.done() and not waiting.future.cancelled():
+                    waiting.future.exception()  # seen, also when it came while there was no connection
+
+    async def _exchange(
+        self, waiting: _Waiting, key: bytes, data: bytes | Callable[[int], bytes], deadline: float
+    ) -> bytes:
+        while True:
+            if waiting.future.done():
+                if waiting.expired:
+                    raise TimeoutError
+                waiting.future = asyncio.get_running_loop().create_future()
+            link = self._link
+            if link is None or not link.is_writable:
+                link = await self._usable(waiting, deadline)
+            message = data(waiting.attempt) if callable(data) else data
+            self._check_size(waiting.subject.decode(), message)
+            self._waiting[key] = waiting
+            link.write(publish_frame(waiting.subject, self._inbox + key, message))
+            answer = await waiting.future
+            if answer is not None:
+                return answer
+            waiting.attempt += 1
+
+    def publish(self, subject: str, data: bytes) -> None:
+        """Send to whoever listens, without any answer; dropped while disconnected, and while the server is behind.
+
+        :raises PayloadError: the message is larger than the server takes.
+        """
+        self._check_size(subject, data)
+        link = self._link
+        if link is None or not link.is_writable:
+            self.dropped += 1
+            return
+        link.write(publish_frame(subject.encode(), b"", data))
+
+    async def writable(self) -> None:
+        """Wait until the server takes more: await it between large messages, so that memory stays bounded.
+
+        Returns at once while disconnected.
+        """
+        link = self._link
+        if link is not None and not link.is_writable:
+            await link.writable()
+
+    async def _usable(self, waiting: _Waiting, deadline: float) -> Link:
+        """Wait for a connection that takes messages."""
+        async with asyncio.timeout_at(None if deadline == float("inf") else deadline):
+            while True:
+                if self._closed:
+                    error = Stopped(f"{waiting.subject.decode()} got no answer: the connection was closed")
+                    error.definite = waiting.attempt == 1
+                    raise error
+                link = self._link
+                if link is None:
+                    await self._linked.wait()
+                elif not link.is_writable:
+                    await link.writable()
+                elif link.is_open:
+                    return link
+                else:
+                    await asyncio.sleep(0)  # its loss is about to be noticed
+
+    def _respond(self, reply: bytes, data: bytes) -> None:
+        self._check_size("the answer", data)
+        link = self._link
+        if link is not None:
+            link.write(publish_frame(reply, b"", data))
+        elif self._held_bytes + len(data) <= MAX_HELD_BYTES and not self._closed:
+            self._held.append((reply, data))
+            self._held_bytes += len(data) + 100
+        else:
+            self.dropped += 1
+
+    def _check_size(self, subject: str, data: bytes) -> None:
+        if len(data) > self._max_payload:
+            raise PayloadError(
+                f"{subject}: {len(data):,} bytes are over the limit of {self._max_payload:,} for one message: keep "
+                "large data elsewhere, or raise the server's max_payload",
+                limit=self._max_payload,
+                size=len(data),
+            )
+
+    # Receiving.
+
+    async def subscribe(self, subject: str, callback: DeliveryCallback, *, queue: str = "") -> Subscription:
+        """Listen to a subject; it is in effect when this returns, and again after every reconnect.
+
+        :param callback: is called with each message as it arrives. It must not block: there is no queue before it.
+        :param queue: of all subscriptions with the same queue, one gets a message.
+        :raises AuthenticationError: this user may not listen there.
+        :raises Stopped: the connection was closed.
+        """
+        if self._closed:
+            raise Stopped(f"{subject} was not subscribed: the connection was closed")
+        self._sid += 1
+        subscription = Subscription(self, b"%d" % self._sid, subject, queue, callback)
+        self._subscriptions[subscription.sid] = subscription
+        link = self._link
+        if link is None:
+            return subscription
+        link.write(subscription.line())
+        try:
+            await link.ping()
+        except (OSError, AuthenticationError):
+            return subscription  # made again as soon as the connection is back
+        except asyncio.CancelledError:
+            self._forget(subscription)
+            raise
+        if subscription.denied is not None:
+            self._forget(subscription)
+            raise AuthenticationError(
+                f"{self._settings.user!r} may not serve {subject}: {subscription.denied}",
+                user=self._settings.user,
+                subject=subject,
+            )
+        return subscription
+
+    async def _drop(self, subscription: Subscription, *, drain: bool) -> None:
+        if subscription.sid not in self._subscriptions:
+            return
+        link = self._link
+        if link is not None and drain:
+            link.write(unsub_line(subscription.sid))
+            # What was sent before the server saw this arrives before its answer.
+            with contextlib.suppress(OSError, AuthenticationError):
+                await link.ping()
+        self._forget(subscription, tell=not drain)
+
+    def _forget(self, subscription: Subscription, *, tell: bool = True) -> None:
+        if self._subscriptions.pop(subscription.sid, None) is not None and tell and self._link is not None:
+            self._link.write(unsub_line(subscription.sid))
+
+    def _on_message(self, sid: bytes, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+        if sid == _INBOX_SID:
+            waiting = self._waiting.get(subject[len(self._inbox) :])
+            if waiting is None or waiting.future.done():
+                return  # whoever asked is gone
+            if headers and headers.startswith(_NO_RESPONDERS):
+                waiting.future.set_exception(NoResponders(waiting.subject.decode(), waiting.attempt))
+            else:
+                waiting.future.set_result(payload)
+            return
+        subscription = self._subscriptions.get(sid)
+        if subscription is not None:
+            subscription.deliver(Delivery(self, subject, reply, payload))
+
+    def _on_server_error(self, text: str) -> None:
+        """Tell whoever is concerned by an error that leaves the connection open."""
+        found = _DENIED.match(text)
+        if found is None:
+            logger.error("the server says: %s", text)
+            return
+        subject = found["subject"]
+        if found["what"].lower() == "subscription":
+            concerned = [one for one in self._subscriptions.values() if one.subject == subject]
+            for subscription in concerned:
+                subscription.denied = text
+            if subject.encode() == self._inbox + b"*":
+                self._inbox_denied = text
+            logger.error("the server refuses a subscription of %r: %s", self._settings.user, text)
+            return
+        denied = [
+            waiting
+            for key, waiting in self._waiting.items()
+            if subject.encode() in (waiting.subject, self._inbox + key) and not waiting.future.done()
+        ]
+        for waiting in denied:
+            waiting.future.set_exception(
+                AuthenticationError(
+                    f"{self._settings.user!r} may not send to {waiting.subject.decode()}: {text}",
+                    user=self._settings.user,
+                    subject=waiting.subject.decode(),
+                )
+            )
+        if not denied:
+            logger.error("the server refuses a message of %r: %s", self._settings.user, text)
+
+
+def _pauses(grace: float, deadline: float) -> Iterator[float]:
+    """Yield growing pauses until the grace period or the deadline is over."""
+    now = asyncio.get_running_loop().time
+    end = min(now() + grace, deadline)
+    pause = 0.005
+    while (left := end - now()) > 0:
+        yield min(pause * random.uniform(0.8, 1.2), left)  # noqa: S311 - not a secret
+        pause = min(2 * pause, 0.25)
+
+
+def _parsed(peers: list[str]) -> Iterator[Address]:
+    for peer in peers:
+        with contextlib.suppress(ValueError):
+            yield Address.parse(peer)
+
+
+def _added(callbacks: list[StateCallback], callback: StateCallback) -> Callable[[], None]:
+    callbacks.append(callback)
+
+    def remove() -> None:
+        with contextlib.suppress(ValueError):
+            callbacks.remove(callback)
+
+    return remove
+
+
+async def _called(callback: StateCallback) -> None:
+    try:
+        result = callback()
+        if result is not None:
+            await result
+    except Exception:
+        logger.exception("a callback of the connection failed")
