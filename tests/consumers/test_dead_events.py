@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -28,7 +29,8 @@ from streams import (
 )
 
 from evento import EventMessage, Projector, TransientError, event_handler
-from evento.consumers import Checkpoint, ConsumerId, ConsumerState, DeadEvent, SqlConsumerStateStore, retries
+from evento.consumers import Checkpoint, ConsumerId, ConsumerState, SqlConsumerStateStore, retries
+from evento.consumers.dead_events import waiting_event
 from evento.errors import NotFound, ReadModelBehind, StoreUnavailable
 from evento.state_store import StateStore
 
@@ -182,7 +184,8 @@ async def test_more_than_a_thousand_dead_events_are_paged_and_retried_in_order(
     await state.register(ONCE, Checkpoint(0, events.store_id, events.epoch))
     lease = await state.acquire(ONCE, owner="before", ttl=60)
     assert lease is not None
-    parked = [parked_at(position, waiting=position % 2 == 0) for position in range(1, 2 * count + 1)]
+    stored = (await events.fetch(0, limit=2 * count)).events
+    parked = [replace(waiting_event(one, one.aggregate_id), waiting=one.position % 2 == 0) for one in stored]
     await state.commit(lease, 2 * count, parked=parked)
     await state.release(lease)
     seen = Seen()
@@ -198,12 +201,6 @@ async def test_more_than_a_thousand_dead_events_are_paged_and_retried_in_order(
         await group.caught_up(30)
         assert seen.positions == list(range(1, 2 * count + 1))
         assert await queue(state, ONCE) == []
-
-
-def parked_at(position: int, *, waiting: bool) -> DeadEvent:
-    """Return the event of things() at a position, two for each thing, as it is in the queue."""
-    thing = f"T_{(position - 1) // 2}"
-    return DeadEvent(position, f"event-{position}", "ThingAddedEvent", "default", thing, thing, waiting=waiting)
 
 
 async def test_live_events_that_arrive_during_a_retry_queue_behind(

@@ -21,7 +21,7 @@ from evento.consumers.settings import ConsumerSettings
 from evento.consumers.signals import Signals, Waiters, wait_event
 from evento.consumers.status import ConsumerState, ConsumerStatus, Standing
 from evento.consumers.tenure import Tenure
-from evento.errors import LeaseLost, ReadModelBehind, Stopped, StoreMismatch, StoreUnavailable
+from evento.errors import LeaseLost, PayloadError, ReadModelBehind, Stopped, StoreMismatch, StoreUnavailable
 from evento.state_store import StateStore
 
 __all__ = ["Consumer"]
@@ -236,6 +236,10 @@ class Consumer:
             except StoreUnavailable as error:
                 self._failed(error)
                 logger.warning("%s cannot go on: %s", self.id, error)
+            except PayloadError as error:
+                self._failed(error)
+                self._standing.state = ConsumerState.PAUSED
+                logger.error("%s cannot go on until what is stored about it is mended: %s", self.id, error)
             except Exception as error:
                 self._failed(error)
                 logger.exception("%s has crashed and will be started again", self.id)

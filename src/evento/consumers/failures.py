@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, TypeGuard
 
 from sqlalchemy.exc import DBAPIError, OperationalError
 
@@ -21,7 +21,7 @@ from evento.errors import (
     TransientError,
 )
 
-__all__ = ["Backoff", "EventGone", "SagaError", "UndecodableEvent", "is_transient"]
+__all__ = ["Backoff", "EventGone", "SagaError", "UndecodableEvent", "is_transient", "is_undecodable"]
 
 MAX_DELAY = 30.0
 MIN_DELAY = 0.01
@@ -37,7 +37,6 @@ _TRANSIENT = (
     ReadModelBehind,
     TransientError,
     ConnectionError,
-    OperationalError,
 )
 
 
@@ -71,10 +70,24 @@ def is_transient(error: BaseException) -> bool:
     seen: set[int] = set()
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        if isinstance(current, _TRANSIENT) or (isinstance(current, DBAPIError) and current.connection_invalidated):
+        if isinstance(current, DBAPIError):
+            if _is_outage(current):
+                return True
+        elif isinstance(current, _TRANSIENT):
             return True
         current = current.__cause__
     return False
+
+
+def _is_outage(error: DBAPIError) -> bool:
+    if error.connection_invalidated:
+        return True
+    return isinstance(error, OperationalError) and not is_undecodable(error)
+
+
+def is_undecodable(error: BaseException) -> TypeGuard[DBAPIError]:
+    """Whether SQLite's driver has met a stored text that is no UTF-8: an OperationalError, that never passes."""
+    return isinstance(error, DBAPIError) and str(error.orig).startswith("Could not decode to UTF-8")
 
 
 class Backoff:

@@ -215,6 +215,11 @@ class Retries:
         record = await self._state_store.event(event.position)
         if record is None:
             raise EventGone(f"the event store has no event at position {event.position} any more: discard it")
+        if record.event_id != event.event_id:
+            raise EventGone(
+                f"the event at position {event.position} is {record.event_id}, not {event.event_id} which had failed: "
+                "the row in the dead event queue was changed from outside: discard it"
+            )
         return record
 
     async def _try(self, record: EventRecord, attempt: int) -> BaseException | None:

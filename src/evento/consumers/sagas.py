@@ -104,13 +104,12 @@ class SagaDelivery:
     async def hold(self, key: str, scope: CheckpointScope) -> None:
         """Take note that a key has a dead event now: it stands for all associations of its saga."""
         self._groups[key] = key
-        saga = await scope.sagas.find(key)
-        if saga is not None:
-            try:
-                state = self._decoded(saga)
-            except PayloadError:
-                return
-            self._groups.update(dict.fromkeys(_associations(state), key))
+        try:
+            saga = await scope.sagas.find(key)
+            if saga is not None:
+                self._groups.update(dict.fromkeys(_associations(self._decoded(saga)), key))
+        except (PayloadError, SagaError):  # no event of the saga can be handled: its delivery tells
+            return
 
     # Delivery ----------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,8 @@ class ConsumerState(enum.Enum):
     RETRYING = "retrying"
     """A handler or a store fails; it will be tried again."""
     PAUSED = "paused"
-    """An operator has paused it, or too many events went to the dead event queue without a success in between."""
+    """An operator has paused it, too many events went to the dead event queue without a success in between, or what is
+    stored about it was damaged (``last_error`` names the row)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, delete, func, insert, not_, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Row,
+    Select,
+    and_,
+    delete,
+    func,
+    insert,
+    not_,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evento.consumers.port import ConsumerId, DeadEvent, DeadEventFilter
+from evento.consumers.sqlalchemy_store.damage import damaged
 from evento.consumers.sqlalchemy_store.dialects import database_now
 from evento.consumers.sqlalchemy_store.identity import fields_of, is_of
 from evento.consumers.sqlalchemy_store.schema import dead_events
+from evento.errors import PayloadError
 
 __all__ = [
     "acceptable",
@@ -47,8 +63,37 @@ async def count_dead_events(connection: AsyncConnection, consumer: ConsumerId) -
 
 async def list_keys(connection: AsyncConnection, consumer: ConsumerId) -> frozenset[str]:
     """Return the keys that have events in the queue."""
-    query = select(d.held_key).where(is_of(dead_events, consumer), d.held_key.is_not(None)).distinct()
-    return frozenset(await connection.scalars(query))
+    if connection.dialect.name == "sqlite":
+        await _check_rows(connection, consumer)
+    mine = and_(is_of(dead_events, consumer), d.held_key.is_not(None))
+    query = select(d.held_key, func.min(d.position)).where(mine).group_by(d.held_key)
+    keys: dict[str, int] = {row[0]: row[1] for row in await connection.execute(query)}
+    for key, first in keys.items():
+        if _shown(key) != key:
+            raise _damaged(consumer, first, f"its key {key!r:.100} is no text, so nobody knows what waits behind it")
+    return frozenset(keys)
+
+
+async def _check_rows(connection: AsyncConnection, consumer: ConsumerId) -> None:
+    """Raise for a row that is neither dead nor waiting, or is nowhere: it would hold its key back for ever, unseen."""
+    waiting, retry = (type_coerce(flag, Integer) for flag in (d.waiting, d.retry))
+    query = select(d.position, waiting.label("waiting"), retry.label("retry")).where(
+        is_of(dead_events, consumer),
+        or_(func.typeof(d.position) != "integer", waiting.not_in((0, 1)), retry.not_in((0, 1))),
+    )
+    row = (await connection.execute(query.limit(1))).one_or_none()
+    if row is not None:
+        raise _damaged(
+            consumer, row.position, f"position, waiting, retry are {row.position!r}, {row.waiting!r}, {row.retry!r}"
+        )
+
+
+def _damaged(consumer: ConsumerId, position: object, reason: str) -> PayloadError:
+    if isinstance(position, int):
+        mend = f"discard the event: evento consumers dead discard {consumer.component} {position}"
+    else:
+        mend = f"remove the row from {dead_events.name}, or restore the consumer state from a backup"
+    return damaged(f"the row of the dead event at position {position!r:.100} of {consumer}", reason, mend)
 
 
 async def list_dead_events(
@@ -174,20 +219,23 @@ def _error(event: DeadEvent) -> dict[str, Any]:
 
 
 def _event(row: Row[Any]) -> DeadEvent:
+    if not isinstance(row.position, int):
+        raise _damaged(ConsumerId(row.bundle, row.component, row.version, row.context), row.position, "it is nowhere")
+    # The rest must not stand in the way of showing and discarding the event, whatever it is.
     return DeadEvent(
         position=row.position,
-        event_id=row.event_id,
-        event_name=row.event_name,
-        context=row.event_context,
-        aggregate_id=row.aggregate_id,
-        key=row.held_key,
+        event_id=_shown(row.event_id),
+        event_name=_shown(row.event_name),
+        context=_shown(row.event_context),
+        aggregate_id=None if row.aggregate_id is None else _shown(row.aggregate_id),
+        key=None if row.held_key is None else _shown(row.held_key),
         waiting=bool(row.waiting),
-        error_type=row.error_type,
-        error_message=row.error_message,
-        traceback=row.traceback,
-        attempts=row.attempts,
+        error_type=_shown(row.error_type),
+        error_message=_shown(row.error_message),
+        traceback=_shown(row.traceback),
+        attempts=row.attempts if isinstance(row.attempts, int) else 0,
         retry=bool(row.retry),
-        parked_at=row.parked_at,
+        parked_at=row.parked_at if isinstance(row.parked_at, int) else 0,
     )
 
 
@@ -195,4 +243,8 @@ def acceptable(text: str) -> str:
     """Return ``text`` as every database can keep it: no NUL, no lone surrogates, of bounded length."""
     if len(text) > MAX_TEXT:
         text = text[: MAX_TEXT // 2] + "\n...\n" + text[-MAX_TEXT // 2 :]
-    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+    return _shown(text.replace("\0", "\\0"))
+
+
+def _shown(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -7,6 +7,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evento.consumers.port import ConsumerId, Directions
+from evento.consumers.sqlalchemy_store.damage import integers
 from evento.consumers.sqlalchemy_store.identity import fields_of, is_of
 from evento.consumers.sqlalchemy_store.schema import consumers, directions
 
@@ -26,12 +27,13 @@ async def list_directions(
         query = query.where(directions.c.bundle == bundle)
     if consumer is not None:
         query = query.where(is_of(directions, consumer))
-    return {
-        ConsumerId(row.bundle, row.component, row.version, row.context): Directions(
-            row.revision, bool(row.paused), row.dead_streak or 0
-        )
-        for row in await connection.execute(query)
-    }
+    found: dict[ConsumerId, Directions] = {}
+    for row in await connection.execute(query):
+        whose = ConsumerId(row.bundle, row.component, row.version, row.context)
+        what, mend = f"the row of {whose} in {directions.name}", "remove it: nobody has paused the consumer then"
+        integers(what, mend, revision=row.revision)
+        found[whose] = Directions(row.revision, bool(row.paused), row.dead_streak or 0)
+    return found
 
 
 async def note_request(connection: AsyncConnection, consumer: ConsumerId, *, paused: bool | None = None) -> None:

@@ -8,6 +8,7 @@ from sqlalchemy import bindparam, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evento.consumers.port import ConsumerId
+from evento.consumers.sqlalchemy_store.damage import integers
 from evento.consumers.sqlalchemy_store.identity import fields_of, is_of
 from evento.consumers.sqlalchemy_store.schema import finished_events
 
@@ -18,7 +19,11 @@ _position = finished_events.c.position
 
 async def finished_positions(connection: AsyncConnection, consumer: ConsumerId) -> frozenset[int]:
     """Return the remembered positions."""
-    return frozenset(await connection.scalars(select(_position).where(is_of(finished_events, consumer))))
+    positions = frozenset(await connection.scalars(select(_position).where(is_of(finished_events, consumer))))
+    for position in positions:
+        row, mend = f"a row of {consumer} in {finished_events.name}", "remove it: its event may be handled again"
+        integers(row, mend, position=position)
+    return positions
 
 
 async def write_finished(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import and_, bindparam, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evento.consumers.port import ConsumerId, SagaChange, StoredSaga
+from evento.consumers.sqlalchemy_store.damage import damaged
 from evento.consumers.sqlalchemy_store.dialects import database_now
 from evento.consumers.sqlalchemy_store.identity import fields_of, is_of
 from evento.consumers.sqlalchemy_store.schema import saga_associations, sagas
@@ -19,19 +20,30 @@ __all__ = ["find_saga", "list_sagas", "write_sagas"]
 async def find_saga(connection: AsyncConnection, consumer: ConsumerId, association: str) -> StoredSaga | None:
     """Return the saga that has an association."""
     a = saga_associations.c
-    owner = select(a.saga_id).where(is_of(saga_associations, consumer), a.digest == _digest(association))
-    query = select(sagas.c.saga_id, sagas.c.state).where(
-        is_of(sagas, consumer), sagas.c.saga_id == owner.scalar_subquery()
+    s = sagas.c
+    owner = select(a.saga_id.label("owner")).where(is_of(saga_associations, consumer), a.digest == _digest(association))
+    owners = owner.subquery()
+    query = select(owners.c.owner, s.saga_id, s.state).outerjoin(
+        sagas, and_(is_of(sagas, consumer), s.saga_id == owners.c.owner)
     )
     row = (await connection.execute(query)).one_or_none()
-    return None if row is None else StoredSaga(row.saga_id, row.state.encode())
+    if row is None:
+        return None
+    if row.saga_id is None:  # as if it had never been would begin the saga anew, or pass its events over
+        raise damaged(
+            f"the row of the association {association} of {consumer}",
+            f"it names the saga {row.owner!r:.100}, which is not stored",
+            f"restore the consumer state from a backup, or remove the row from {saga_associations.name} to begin the "
+            "saga anew, and retry its dead events",
+        )
+    return _saga(row.saga_id, row.state)
 
 
 async def list_sagas(connection: AsyncConnection, consumer: ConsumerId, after: str, limit: int) -> list[StoredSaga]:
     """Return the sagas with ids beyond ``after``."""
     s = sagas.c
     query = select(s.saga_id, s.state).where(is_of(sagas, consumer), s.saga_id > after).order_by(s.saga_id).limit(limit)
-    return [StoredSaga(row.saga_id, row.state.encode()) for row in await connection.execute(query)]
+    return [_saga(row.saga_id, row.state) for row in await connection.execute(query)]
 
 
 async def write_sagas(connection: AsyncConnection, consumer: ConsumerId, changes: Sequence[SagaChange]) -> None:
@@ -61,6 +73,10 @@ async def write_sagas(connection: AsyncConnection, consumer: ConsumerId, changes
         await connection.execute(insert(sagas).values(changed_at=database_now()), kept)
     if added:
         await connection.execute(insert(saga_associations), added)
+
+
+def _saga(id: str, state: str) -> StoredSaga:
+    return StoredSaga(id, state.encode(errors="surrogateescape"))  # the very bytes: their decoder tells what is wrong
 
 
 def _digest(association: str) -> str:

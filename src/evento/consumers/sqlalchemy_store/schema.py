@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.mysql import LONGTEXT, VARCHAR
 
+from evento.consumers.sqlalchemy_store.damage import AnyText
 from evento.errors import SchemaTooNew, StoreUnavailable
 
 __all__ = [
@@ -41,7 +42,11 @@ SCHEMA_VERSION = 4
 _metadata = MetaData()
 # MySQL compares text without regard to case unless it is told otherwise, and indexes at most 3072 bytes: 3 x 240 x 4.
 _NAME = String(240).with_variant(VARCHAR(240, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
-_TEXT = Text().with_variant(LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+_TEXT = (
+    Text()
+    .with_variant(LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+    .with_variant(AnyText(), "sqlite")
+)
 
 
 def _identity() -> list[Column[object]]:
@@ -93,7 +98,11 @@ dead_events = Table(
 )
 
 # Ids and digests are ASCII: the primary key of four names and one of these stays within the limit of MySQL.
-_DIGEST = String(64).with_variant(VARCHAR(64, charset="ascii", collation="ascii_bin"), "mysql", "mariadb")
+_DIGEST = (
+    String(64)
+    .with_variant(VARCHAR(64, charset="ascii", collation="ascii_bin"), "mysql", "mariadb")
+    .with_variant(AnyText(), "sqlite")
+)
 
 sagas = Table(
     "evento_consumer_saga",

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Update, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, Row, Update, and_, func, insert, or_, select, update
 from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
@@ -20,6 +20,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
+from evento.consumers.failures import is_undecodable
 from evento.consumers.port import (
     Checkpoint,
     ConsumerId,
@@ -32,6 +33,7 @@ from evento.consumers.port import (
     StoredSaga,
 )
 from evento.consumers.sqlalchemy_store import dead_events as queue
+from evento.consumers.sqlalchemy_store.damage import damaged, integers
 from evento.consumers.sqlalchemy_store.dialects import database_now, make_engine, probe
 from evento.consumers.sqlalchemy_store.directions import list_directions, note_request
 from evento.consumers.sqlalchemy_store.finished import finished_positions, write_finished
@@ -154,6 +156,8 @@ class SqlConsumerStateStore:
         return self._open
 
     def _unavailable(self, error: BaseException) -> Exception:
+        if is_undecodable(error):
+            return damaged(f"a row of the consumer state in {self._where}", str(error.orig), "restore it from a backup")
         if isinstance(error, DBAPIError) and not (
             error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
         ):
@@ -187,12 +191,13 @@ class SqlConsumerStateStore:
             row = (await connection.execute(select(consumers, leased).where(_is(consumers, consumer)))).one_or_none()
             if row is None:
                 return None
+            _check(consumer, row)
             dead, waiting, retrying = await queue.count_dead_events(connection, consumer)
             directions = await list_directions(connection, consumer=consumer)
         return StoredConsumer(
             checkpoint=Checkpoint(row.position, row.store_id, row.epoch),
             errors=row.errors,
-            last_error=row.last_error,
+            last_error=None if row.last_error is None else queue.acceptable(row.last_error),
             failing_since=row.failing_since,
             dead_streak=row.dead_streak,
             dead=dead,
@@ -413,6 +418,12 @@ async def _write(
     checkpoint = _held(lease).values(position=position, errors=0, failing_since=None, **streak)
     if not _hit(await connection.execute(checkpoint)):
         raise _lost(lease, f"the checkpoint at {position} is refused")
+
+
+def _check(consumer: ConsumerId, row: Row[Any]) -> None:
+    what, mend = f"the row of {consumer} in {consumers.name}", "restore the consumer state from a backup"
+    integers(what, mend, position=row.position, epoch=row.epoch, errors=row.errors, dead_streak=row.dead_streak)
+    integers(what, mend, nullable=True, lease_until=row.lease_until, failing_since=row.failing_since)
 
 
 def _lost(lease: ConsumerLease, consequence: str) -> LeaseLost:
