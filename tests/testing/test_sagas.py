@@ -26,7 +26,6 @@ from evento import (
     DefinitionError,
     DomainEvent,
     EventMessage,
-    HandlerError,
     Metadata,
     QueryGateway,
     RequestTimeout,
@@ -204,29 +203,47 @@ class TestFinding:
 
         test.when(BegunEvent("x", {"value": "x"})).expect_state(AnythingState(associations={"value": "x"}, seen=10))
 
-    def test_an_event_that_may_begin_need_not(self) -> None:
-        saga_test(Anything).when(BegunEvent("nothing", {})).expect_no_saga().expect()
-
 
 class TestRulesThatAlwaysHold:
     def test_a_saga_that_goes_on_can_be_found(self) -> None:
-        with fails("Anything: the saga goes on, but no event can find it", "got:\n    AnythingState("):
+        with fails(
+            "Anything: the state is refused: Anything.on_begun has left the saga without an association",
+            "got:\n    AnythingState(",
+        ):
             saga_test(Anything).when(BegunEvent("x", {}))
 
     def test_no_two_instances_have_one_association(self) -> None:
-        with fails("Anything: two instances of the saga have the association colour='red'", "got:\n    ["):
+        with fails(
+            'Anything: the state is refused: Anything.on_begun has set the association colour="red", which another',
+            "got:\n    AnythingState(",
+        ):
             saga_test(Anything).given(BegunEvent("x", {"value": "x", "colour": "red"})).when(
                 BegunEvent("y", {"value": "y", "colour": "red"})
             )
 
     def test_the_state_survives_json(self) -> None:
-        with fails("Anything: the state does not survive JSON", "got:\n    AnythingState("):
-            saga_test(Anything).when(BegunEvent("tuple", {"value": 1}))
-        with fails("Anything: the state does not survive JSON", "got:\n    TypeError("):
+        with fails("Anything: the state is refused: state of Anything.on_begun: a value does not survive JSON"):
+            saga_test(Anything).when(BegunEvent("infinity", {"value": 1}))
+        with fails("Anything: the state is refused: state of Anything.on_begun", "got:\n    AnythingState("):
             saga_test(Anything).when(BegunEvent("object", {"value": 1}))
 
+    def test_the_state_is_what_is_kept_of_it(self) -> None:
+        outcome = saga_test(Anything).when(BegunEvent("tuple", {"value": 1}))
+
+        assert outcome.state is not None
+        assert outcome.state.thing == ["a"]
+
     def test_a_handler_returns_the_state(self) -> None:
-        saga_test(Anything).when(BegunEvent("wrong", {})).expect_error(HandlerError, match="returned str")
+        with fails("Anything: the state is refused: Anything.on_begun has returned 'a state': return a AnythingState"):
+            saga_test(Anything).when(BegunEvent("wrong", {}))
+
+    def test_what_begins_a_saga_returns_its_state(self) -> None:
+        with fails("Anything: the state is refused: Anything.on_begun has begun a saga, but returned no state"):
+            saga_test(Anything).when(BegunEvent("nothing", {}))
+
+    def test_given_events_are_no_exception(self) -> None:
+        with fails("Anything: the state is refused", "given:\n    BegunEvent(value='x', associations={})\nwhen:"):
+            saga_test(Anything).given(BegunEvent("x", {})).when(ValueEvent("x"))
 
 
 class TestMaking:
@@ -293,7 +310,7 @@ class Anything(Saga[AnythingState], version=1):
         if state is not None:
             state.seen += 10
             return None
-        things: dict[Any, Any] = {"tuple": ("a",), "object": object}
+        things: dict[Any, Any] = {"tuple": ("a",), "object": object, "infinity": float("inf")}
         match event.value:
             case "nothing":
                 return None

@@ -11,6 +11,9 @@
 ``async def`` tests too: the handlers run in an event loop of their own; with ``await ....when_async(...)`` they run in
 the test's.
 
+Left out is what a bundle has around it: time (nobody waits between the attempts of a handler), other processes, and
+many things at once.
+
 Authors of adapters find a suite for each port in :mod:`evento.testing.conformance`.
 """
 

@@ -16,11 +16,11 @@ from evento.bundle.injector import Injector
 from evento.bundle.keys import check_key
 from evento.components import Aggregate, AggregateState, HandlerCall, HandlerKind, Interceptor, Role
 from evento.errors import PayloadError
-from evento.messages import DomainCommand, DomainEvent, EventMessage, EventRecord, new_id, seal
-from evento.state_store import Append, NewEvent, StateStore
+from evento.messages import DomainCommand, DomainEvent, EventMessage, EventRecord, seal
+from evento.state_store import Append, StateStore
 from evento.state_store.sqlite import SqliteStateStore
 from evento.testing.entrance import Entrance
-from evento.testing.events import as_message
+from evento.testing.events import as_message, new_event
 from evento.testing.gateways import Answers
 from evento.testing.reports import Report, Words, same, show, show_step
 from evento.testing.running import run_to_end
@@ -38,6 +38,7 @@ def aggregate_test(
     *,
     injector: Injector = None,
     answers: Answers | None = None,
+    interceptors: Sequence[Interceptor] = (),
     timeout: float = 30.0,
 ) -> AggregateTest[S]:
     """Test an aggregate, alone and in memory, on the code that runs it in a bundle.
@@ -56,9 +57,14 @@ def aggregate_test(
     :param injector: resolves the constructor's parameters, as the bundle's does: a callable or a mapping of types.
     :param answers: what the commands that the aggregate sends are answered with, by their class: an event, an exception
         or a function of the command. Without one, a command gives None.
+    :param interceptors: those of the bundle, if they matter.
     :param timeout: seconds that a handler may take.
     """
-    return AggregateTest(Subject(aggregate, Role.AGGREGATE, injector=injector, answers=answers, timeout=timeout))
+    return AggregateTest(
+        Subject(
+            aggregate, Role.AGGREGATE, injector=injector, answers=answers, interceptors=interceptors, timeout=timeout
+        )
+    )
 
 
 class AggregateTest(Generic[S]):
@@ -211,7 +217,7 @@ class _History:
             cache=self._cache,
             knows=lambda name: True,  # a test gives events by their classes
             tracing=None,
-            interceptors=[self._watch],
+            interceptors=(*subject.interceptors, self._watch),
             executors=subject.executors,
         )
         self._entrance = Entrance(subject, runtime.handle)
@@ -233,8 +239,7 @@ class _History:
                 Words(f"the aggregate id {self._aggregate_id!r}"),
                 Words(f"{record.name} of {record.aggregate_id!r}"),
             )
-        fields = {name: getattr(record, name) for name in NewEvent.__struct_fields__}
-        new = NewEvent(**{**fields, "aggregate_id": self._aggregate_id, "command_id": new_id()})
+        new = new_event(record, aggregate_id=self._aggregate_id)
         await self._store.append(Append(new, boundary=self._aggregate_id))
 
     async def decide(

@@ -5,62 +5,46 @@ from __future__ import annotations
 import sqlite3
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from types import TracebackType
+from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 from sqlalchemy import URL, NullPool, make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from evento.consumers import CheckpointTransaction, DeadEvent
+from evento.consumers import ConsumerLease, DeadEvent, SqlConsumerStateStore
+from evento.consumers.sqlalchemy_store.store import SqlCheckpointTransaction
 from evento.messages import new_id
 
-__all__ = ["Database", "EventTransaction", "Setup"]
+__all__ = ["Database", "ProgressStore", "Setup"]
 
 Setup: TypeAlias = Callable[[AsyncConnection], Awaitable[object]]
 """Makes the tables of a test."""
 
 
-class EventTransaction:
-    """The transaction of one event: begun when its handler asks, committed when the block ends without an error.
+class ProgressStore(SqlConsumerStateStore):
+    """Keeps consumers in memory, and lets handlers write into another database: the test finds nothing else there.
 
-    ::
-
-        async with EventTransaction(engine) as transactions:
-            await delivery.deliver(event, transactions, 1)
+    :param read_model: that database; None: that of the consumers.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._stack = AsyncExitStack()
-        self._open: OpenTransaction | None = None
+    def __init__(self, read_model: AsyncEngine | None = None) -> None:
+        super().__init__("sqlite+aiosqlite://")
+        self._read_model = read_model
 
-    async def __aenter__(self) -> EventTransaction:
-        await self._stack.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.__aexit__(kind, error, trace)
-
-    async def transaction(self) -> CheckpointTransaction:
-        """Return the transaction, the same one whenever it is asked for."""
-        if self._open is None:
-            self._open = OpenTransaction(await self._stack.enter_async_context(self._engine.begin()))
-        return self._open
+    @asynccontextmanager
+    async def transaction(self, lease: ConsumerLease) -> AsyncIterator[SqlCheckpointTransaction]:
+        """Open a transaction for handlers; it rolls back unless it was committed before the block ends."""
+        if self._read_model is None:
+            async with super().transaction(lease) as transaction:
+                yield transaction
+            return
+        async with self._read_model.connect() as connection:
+            yield ReadModelTransaction(self, lease, connection, await connection.begin())
 
 
-class OpenTransaction:
-    """A transaction without a checkpoint."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self.connection = connection
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it can still be committed."""
-        return self.connection.in_transaction()
+class ReadModelTransaction(SqlCheckpointTransaction):
+    """A transaction of a database that has no checkpoints; they are written behind it."""
 
     async def commit(
         self,
@@ -70,7 +54,15 @@ class OpenTransaction:
         resolved: Sequence[int] = (),
         dead_streak: int | None = 0,
     ) -> None:
-        """Do nothing: the block of :class:`EventTransaction` commits."""
+        """Commit, then write the checkpoint."""
+        try:
+            await self._transaction.commit()
+        except DBAPIError:
+            # SQLite keeps a transaction open that it could not commit, while SQLAlchemy takes it for ended.
+            if self._connection.dialect.name == "sqlite" and not self._connection.invalidated:
+                await self._connection.run_sync(lambda connection: connection.connection.rollback())
+            raise
+        await self._store.commit(self._lease, position, parked=parked, resolved=resolved, dead_streak=dead_streak)
 
 
 class Database:

@@ -21,8 +21,9 @@ from evento.messages import (
     seal,
     to_micros,
 )
+from evento.state_store import NewEvent
 
-__all__ = ["Stream", "AnyEvent", "event_message", "micros"]
+__all__ = ["AnyEvent", "Stream", "as_message", "event_message", "micros", "new_event"]
 
 E = TypeVar("E", bound=Event)
 AnyEvent: TypeAlias = Event | EventMessage[Any]
@@ -109,6 +110,12 @@ def as_message(event: AnyEvent) -> EventMessage[Any]:
     if not isinstance(event, Event):
         raise TypeError(f"{event!r} is no event: give events, or event_message() of them")
     return event_message(event)
+
+
+def new_event(record: EventRecord, **changes: Any) -> NewEvent:
+    """Return an event to append to the store of a test, which need not know its command."""
+    fields = {name: getattr(record, name) for name in NewEvent.__struct_fields__}
+    return NewEvent(**{**fields, "command_id": new_id(), **changes})
 
 
 def micros(moment: datetime) -> int:

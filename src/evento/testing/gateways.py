@@ -40,6 +40,9 @@ class Recorder(InProcessBus):
 
     A command without an answer is answered with None. A query without one is
     :class:`~evento.errors.HandlerNotFound`, for there is no view to make up.
+
+    What another attempt of a handler sends again has the same id and counts once. A command that gave an event gives
+    the same one again, as the event store knows it.
     """
 
     def __init__(self, answers: Answers | None = None) -> None:
@@ -54,11 +57,15 @@ class Recorder(InProcessBus):
         self._events: dict[str, type[Event]] = {}
         self.commands: list[CommandMessage[Any]] = []
         self.queries: list[QueryMessage[Any]] = []
+        self._sent: set[tuple[str, bytes]] = set()
+        self._given: dict[tuple[str, bytes], Reply] = {}
 
     def clear(self) -> None:
         """Forget what was sent."""
         self.commands.clear()
         self.queries.clear()
+        self._sent.clear()
+        self._given.clear()
 
     def event_class(self, name: str) -> type[Event] | None:
         """Return the class of an event that an answer has given."""
@@ -66,12 +73,20 @@ class Recorder(InProcessBus):
 
     async def request(self, request: Request, deadline: float) -> Reply:
         """Record a request and answer it; errors arrive as they would from another bundle."""
-        if request.kind == "command":
-            self.commands.append(CommandMessage(request.decoded, request))
-        else:
-            self.queries.append(QueryMessage(request.decoded, request))
+        key = (request.message_id, request.payload)
+        if key in self._given:
+            return self._given[key]
+        if key not in self._sent:
+            self._sent.add(key)
+            if request.kind == "command":
+                self.commands.append(CommandMessage(request.decoded, request))
+            else:
+                self.queries.append(QueryMessage(request.decoded, request))
         try:
-            return await self._answer(request)
+            reply = await self._answer(request)
+            if reply.event is not None:
+                self._given[key] = reply
+            return reply
         except AssertionError:
             raise  # from the test itself, in a function that answers
         except Exception as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from evento.bundle.injector import Injector
 from evento.bundle.projections import ProjectionRuntime
-from evento.components import ComponentDefinition, HandlerKind, Projection, Role
+from evento.components import ComponentDefinition, HandlerKind, Interceptor, Projection, Role
 from evento.messages import Query, seal_result, unseal_result
 from evento.testing.entrance import Entrance
 from evento.testing.gateways import Answers
@@ -26,6 +26,7 @@ def projection_test(
     *,
     injector: Injector = None,
     answers: Answers | None = None,
+    interceptors: Sequence[Interceptor] = (),
     timeout: float = 30.0,
 ) -> ProjectionTest:
     """Test a projection on a read model that you fill.
@@ -40,7 +41,11 @@ def projection_test(
     ``answers`` are for the queries that the projection itself sends. The parameters are those of
     :func:`~evento.testing.aggregate_test`.
     """
-    return ProjectionTest(Subject(projection, Role.PROJECTION, injector=injector, answers=answers, timeout=timeout))
+    return ProjectionTest(
+        Subject(
+            projection, Role.PROJECTION, injector=injector, answers=answers, interceptors=interceptors, timeout=timeout
+        )
+    )
 
 
 class ProjectionTest:
@@ -73,7 +78,7 @@ class ProjectionTest:
             queries=subject.queries,
             wait_for=_no_wait,
             tracing=None,
-            interceptors=(),
+            interceptors=subject.interceptors,
             executors=subject.executors,
         )
         view, error = await Entrance(subject, runtime.handle).query(query, metadata, timestamp)

@@ -12,7 +12,14 @@ import msgspec
 
 from evento.bundle.injector import Injector, make_component
 from evento.bundle.payload_registry import PayloadRegistry
-from evento.components import ComponentDefinition, HandlerDefinition, HandlerKind, Role, component_definition
+from evento.components import (
+    ComponentDefinition,
+    HandlerDefinition,
+    HandlerKind,
+    Interceptor,
+    Role,
+    component_definition,
+)
 from evento.errors import EventoError, HandlerNotFound, error_from_data, error_to_data
 from evento.gateway import CommandGateway, QueryGateway, RequestSender
 from evento.messages import Command, CommandMessage, Payload, QueryMessage, definition_of, seal
@@ -47,7 +54,14 @@ class Subject:
     """
 
     def __init__(
-        self, component: object, role: Role, *, injector: Injector, answers: Answers | None, timeout: float
+        self,
+        component: object,
+        role: Role,
+        *,
+        injector: Injector,
+        answers: Answers | None,
+        timeout: float,
+        interceptors: Sequence[Interceptor] = (),
     ) -> None:
         cls = component if isinstance(component, type) else type(component)
         self.definition: ComponentDefinition = component_definition(cls)
@@ -56,6 +70,7 @@ class Subject:
         self.payloads = PayloadRegistry()
         self.payloads.add_component(self.definition)
         self.timeout = timeout
+        self.interceptors = tuple(interceptors)
         self.recorder = Recorder(answers)
         self.sender = RequestSender(self.recorder)
         self.commands = CommandGateway(self.sender, event_classes=self.recorder.event_class)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -10,7 +10,7 @@ from evento.bundle.boundaries import Boundaries
 from evento.bundle.injector import Injector
 from evento.bundle.services import ServiceRuntime
 from evento.bundle.tasks import Tasks
-from evento.components import HandlerKind, Role, Service
+from evento.components import HandlerKind, Interceptor, Role, Service
 from evento.messages import Event, EventMessage, ServiceCommand, seal
 from evento.state_store.sqlite import SqliteStateStore
 from evento.testing.entrance import Entrance
@@ -29,6 +29,7 @@ def service_test(
     *,
     injector: Injector = None,
     answers: Answers | None = None,
+    interceptors: Sequence[Interceptor] = (),
     timeout: float = 30.0,
 ) -> ServiceTest:
     """Test a service, alone and in memory, on the code that runs it in a bundle.
@@ -42,7 +43,9 @@ def service_test(
     A command with a ``lock_id`` runs under its lock, so that a ``FencingToken`` can be injected (the first is 1). The
     parameters are those of :func:`~evento.testing.aggregate_test`.
     """
-    return ServiceTest(Subject(service, Role.SERVICE, injector=injector, answers=answers, timeout=timeout))
+    return ServiceTest(
+        Subject(service, Role.SERVICE, injector=injector, answers=answers, interceptors=interceptors, timeout=timeout)
+    )
 
 
 class ServiceTest:
@@ -89,7 +92,7 @@ class ServiceTest:
                 boundaries=Boundaries(),
                 tasks=tasks,
                 tracing=None,
-                interceptors=(),
+                interceptors=subject.interceptors,
                 executors=subject.executors,
             )
             message, error = await Entrance(subject, runtime.handle).send(command, metadata, timestamp)
