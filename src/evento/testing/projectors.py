@@ -72,8 +72,8 @@ def observer_test(
             MailSendCommand("welcome, ann")
         )
 
-    Events are handled one after another; a bundle handles those of an observer side by side. Failures are those of
-    :func:`projector_test`.
+    Events are handled one after another; a bundle handles those of an observer side by side, or in lanes, where later
+    events of an aggregate wait behind a dead one; here nothing waits. Failures are those of :func:`projector_test`.
 
     :param answers: what the commands and queries that the observer sends are answered with, by their class: an event or
         view, an exception, or a function of the command or query. Without one, a command gives None.
