@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from evento.errors import DefinitionError, HandlerNotFound
-from evento.gateway.bus import RequestHandler
+import asyncio
+
+from evento.errors import DefinitionError, HandlerNotFound, error_to_data
+from evento.gateway.bus import RequestHandler, expired
 from evento.messages import Reply, Request
 
 __all__ = ["InProcessBus"]
@@ -29,6 +31,8 @@ class InProcessBus:
                 kind=request.kind,
                 name=request.name,
             )
+        if deadline <= asyncio.get_running_loop().time():
+            return Reply(error=error_to_data(expired(request)))
         return await handler(request, deadline)
 
     async def serve(self, kind: str, name: str, handler: RequestHandler) -> None:

@@ -76,7 +76,7 @@ class Request(msgspec.Struct, frozen=True):
     decoded: Any = None
 
 
-class EventRecord(msgspec.Struct, frozen=True, gc=False):
+class EventRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """An event as the System State Store keeps it.
 
     ``payload`` and ``metadata`` are JSON text in UTF-8, ``timestamp`` and ``deleted_at`` microseconds since 1970.

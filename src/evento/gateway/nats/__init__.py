@@ -1,5 +1,6 @@
 """The message gateway between processes, on NATS."""
 
+from evento.gateway.nats.bus import NatsBus
 from evento.gateway.nats.clock import ClusterClock
 from evento.gateway.nats.connection import Delivery, NatsConnection, NoResponders, Subscription
 from evento.gateway.nats.subjects import QUEUE, Subjects, token, untoken
@@ -8,6 +9,7 @@ __all__ = [
     "QUEUE",
     "ClusterClock",
     "Delivery",
+    "NatsBus",
     "NatsConnection",
     "NoResponders",
     "Subjects",

@@ -448,6 +448,11 @@ class NatsConnection:
             return
         link.write(publish_frame(subject.encode(), b"", data))
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether the server keeps up with what is sent; True while disconnected."""
+        return self._link is None or self._link.is_writable
+
     async def writable(self) -> None:
         """Wait until the server takes more: await it between large messages, so that memory stays bounded.
 

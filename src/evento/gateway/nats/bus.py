@@ -1,0 +1,143 @@
+"""The MessageBus between processes: requests travel over NATS to one of the replicas that serve their name."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from types import TracebackType
+from typing import Self
+
+from msgspec.structs import replace
+
+from evento.errors import DefinitionError, HandlerNotFound, PayloadError, Stopped, error_from_data
+from evento.gateway.bus import RequestHandler
+from evento.gateway.nats.clock import ClusterClock
+from evento.gateway.nats.connection import NatsConnection, NoResponders, Subscription
+from evento.gateway.nats.receiver import Receiver
+from evento.gateway.nats.subjects import QUEUE
+from evento.gateway.nats.wire import decode_reply, encode_request
+from evento.gateway.requests import NOT_NOW
+from evento.messages import Reply, Request
+
+__all__ = ["NatsBus"]
+
+
+class NatsBus:
+    """Carries requests between the bundles of a cluster.
+
+    A name that nobody serves is waited for ``handler_grace`` seconds, then :class:`~evento.errors.HandlerNotFound`.
+    When the connection is lost, requests in flight are sent again with the same message id and the next ``attempt``.
+    Cancelling a request drops its answer; the handler goes on to its end or deadline.
+
+    :param connection: an open connection, which outlives the bus.
+    :param clock: the cluster's time, corrected by whoever has a server's answers; default: nothing is known of it.
+    :param handler_grace: in seconds.
+    :param max_running: bound on requests that this side handles at a time, waiting ones included; those of handlers
+        have one of their own, as large.
+    :param max_bytes: bound on their bytes, in the same way.
+    """
+
+    def __init__(
+        self,
+        connection: NatsConnection,
+        *,
+        clock: ClusterClock | None = None,
+        handler_grace: float = 5.0,
+        max_running: int = 16_384,
+        max_bytes: int = 128 * 1024 * 1024,
+    ) -> None:
+        self.connection = connection
+        self._clock = clock or ClusterClock()
+        self._grace = handler_grace
+        self._subjects: dict[tuple[str, str], str] = {}
+        self._served: dict[tuple[str, str], Subscription | None] = {}
+        self._closed = False
+        self.receiver = Receiver(connection, self._clock, max_running=max_running, max_bytes=max_bytes)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Serve nothing any more, and end what runs; to let it end by itself, withdraw all and wait before."""
+        self._closed = True
+        await asyncio.gather(*(self.withdraw(kind, name) for kind, name in list(self._served)))
+        await self.receiver.stop()
+
+    async def request(self, request: Request, deadline: float) -> Reply:
+        """Send a request to a handler of its name, and return the reply.
+
+        :raises HandlerNotFound: nobody served the name within the grace period.
+        :raises PayloadError: the request is larger than the server takes, or the reply cannot be read.
+        :raises AuthenticationError: this bundle may not send it.
+        :raises Stopped: the connection was closed.
+        """
+        now = asyncio.get_running_loop().time
+        attempts = 1
+
+        def message(attempt: int) -> bytes:
+            nonlocal attempts
+            attempts = attempt
+            return encode_request(request, attempt=attempt, remaining=deadline - now(), sent_at=self._clock.now())
+
+        grace = min(self._grace, 0.9 * (deadline - now()))  # the answer is to arrive before the deadline
+        try:
+            data = await self.connection.request(self._subject(request), message, math.inf, grace=grace)
+        except NoResponders as nobody:
+            error = HandlerNotFound(
+                f"nobody handles the {request.kind} {request.name!r} in the cluster "
+                f"{self.connection.subjects.cluster!r}: start the bundle that has its handler",
+                kind=request.kind,
+                name=request.name,
+            )
+            error.definite = nobody.attempt == 1
+            raise error from None
+        try:
+            reply = decode_reply(data, request.name)
+        except PayloadError as unreadable:
+            unreadable.definite = request.kind == "query"
+            raise
+        if attempts > 1 and reply.error is not None and isinstance(error_from_data(reply.error), NOT_NOW):
+            return Reply(error=replace(reply.error, definite=False))  # a former attempt may have taken effect
+        return reply
+
+    def _subject(self, request: Request) -> str:
+        key = (request.kind, request.name)
+        subject = self._subjects.get(key)
+        if subject is None:
+            subject = self._subjects[key] = self.connection.subjects.request(*key)
+        return subject
+
+    async def serve(self, kind: str, name: str, handler: RequestHandler) -> None:
+        """Start handling requests of a name; requests arrive as soon as this returns.
+
+        :raises DefinitionError: this bus serves it already.
+        :raises AuthenticationError: this bundle may not serve it.
+        """
+        if self._closed:
+            raise Stopped(f"the {kind} {name!r} cannot be served: the bus is closed")
+        key = (kind, name)
+        if key in self._served:
+            raise DefinitionError(f"the {kind} {name!r} is handled twice: a {kind} has one handler in the whole system")
+        self._served[key] = None
+        try:
+            subscription = await self.connection.subscribe(
+                self.connection.subjects.request(kind, name), self.receiver.callback(kind, name, handler), queue=QUEUE
+            )
+        except BaseException:
+            self._served.pop(key, None)
+            raise
+        if key in self._served:
+            self._served[key] = subscription
+        else:
+            await subscription.drain()  # withdrawn meanwhile
+
+    async def withdraw(self, kind: str, name: str) -> None:
+        """Stop accepting requests of a name: when this returns none will arrive; running handlers go on."""
+        subscription = self._served.pop((kind, name), None)
+        if subscription is not None:
+            await subscription.drain()

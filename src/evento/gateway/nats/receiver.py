@@ -1,0 +1,225 @@
+"""The receiving side: requests that arrived run within bounds, before their deadline, once at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from evento.errors import EventoError, HandlerError, Overloaded, PayloadError, Stopped, error_to_data
+from evento.gateway.bus import RequestHandler, expired
+from evento.gateway.nats.clock import ClusterClock
+from evento.gateway.nats.connection import Delivery, NatsConnection
+from evento.gateway.nats.wire import decode_request, encode_reply
+from evento.messages import Reply, Request
+
+__all__ = ["Receiver"]
+
+logger = logging.getLogger("evento.gateway.nats")
+LONGEST = 300.0
+"""The longest time that a request may run, in seconds, whatever its sender says."""
+MAX_ASKERS = 100
+"""How often a request may be sent again while it runs."""
+
+
+class _Asker(NamedTuple):
+    """Who waits for the outcome of a run, and how long."""
+
+    delivery: Delivery
+    request: Request
+    deadline: float
+
+
+class _Run:
+    """A handler at work; ``refusal`` is what askers are told when it was ended from here."""
+
+    __slots__ = ("askers", "expired", "key", "refusal", "task", "timer")
+
+    def __init__(self, asker: _Asker) -> None:
+        self.askers = [asker]
+        self.key = (asker.request.kind, asker.request.name, asker.request.message_id)
+        self.expired = False
+        self.refusal: EventoError | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def request(self) -> Request:
+        """What runs: the first request that came."""
+        return self.askers[0].request
+
+    def takes(self, request: Request) -> bool:
+        """Whether a request that came again can wait for this run."""
+        return (
+            request.attempt > 1
+            and request.payload == self.request.payload
+            and self.refusal is None
+            and len(self.askers) < MAX_ASKERS
+        )
+
+    def expire(self) -> None:
+        """End at the deadline."""
+        self.expired = True
+        if self.task is not None:
+            self.task.cancel()
+
+
+class Receiver:
+    """Runs the requests that come to one instance.
+
+    What would be too much is refused at once with :class:`~evento.errors.Overloaded`. Requests that handlers send
+    (``depth`` > 0) have bounds of their own, as large: a crowd outside must not keep a handler from its end. What has
+    expired is not started. A request that is sent again while it runs here waits for the same outcome.
+
+    :param connection: takes the replies.
+    :param clock: tells how long a request was on its way.
+    :param max_running: bound on requests that came and are not answered.
+    :param max_bytes: bound on their bytes.
+    """
+
+    def __init__(self, connection: NatsConnection, clock: ClusterClock, *, max_running: int, max_bytes: int) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._max_running = max_running
+        self._max_bytes = max_bytes
+        self._runs: dict[tuple[str, str, str], _Run] = {}
+        self._all: set[_Run] = set()
+        self._count = [0, 0]  # outer, nested
+        self._bytes = [0, 0]
+        self._stopping = False
+        self.malformed = 0
+        self.refused = 0
+        self.expired = 0
+        self.attached = 0
+
+    @property
+    def running(self) -> int:
+        """How many requests came and are not answered."""
+        return sum(self._count)
+
+    def callback(self, kind: str, name: str, handler: RequestHandler) -> Callable[[Delivery], None]:
+        """Return what takes the deliveries of a kind and name."""
+
+        def take(delivery: Delivery) -> None:
+            try:
+                received = decode_request(delivery.data, kind, name)
+            except PayloadError as error:
+                self._count_malformed(error)
+                self._answer(delivery, name, _failure(error))
+                return
+            now = asyncio.get_running_loop().time()
+            late = self._clock.elapsed_since(received.sent_at)
+            deadline = now + min(received.remaining, LONGEST) - late
+            self._take(_Asker(delivery, received.request, deadline), handler, now)
+
+        return take
+
+    def _take(self, asker: _Asker, handler: RequestHandler, now: float) -> None:
+        request = asker.request
+        if asker.deadline <= now:
+            self.expired += 1
+            self._answer(asker.delivery, request.name, _failure(expired(request)))
+            return
+        run = self._runs.get((request.kind, request.name, request.message_id))
+        if run is not None and run.takes(request):
+            self.attached += 1
+            run.askers.append(asker)
+            return
+        refusal = self._refusal(request, len(asker.delivery.data))
+        if refusal is not None:
+            self.refused += 1
+            self._answer(asker.delivery, request.name, _failure(refusal))
+            return
+        self._start(asker, handler)
+
+    def _refusal(self, request: Request, size: int) -> EventoError | None:
+        if self._stopping:
+            return Stopped(f"{request.name} was refused: the bundle that handles it is stopping")
+        nested = request.depth > 0
+        count, waiting = self._count[nested], self._bytes[nested]
+        if count == 0 or (count < self._max_running and waiting + size <= self._max_bytes):
+            return None
+        return Overloaded(
+            f"{request.name} was refused: {count} requests of {waiting:,} bytes are under way where it is handled; "
+            "send fewer at a time, or run more replicas",
+            running=count,
+            bytes=waiting,
+        )
+
+    def _start(self, asker: _Asker, handler: RequestHandler) -> None:
+        run = _Run(asker)
+        nested = asker.request.depth > 0
+        self._count[nested] += 1
+        self._bytes[nested] += len(asker.delivery.data)
+        self._all.add(run)
+        self._runs.setdefault(run.key, run)
+        loop = asyncio.get_running_loop()
+        run.task = loop.create_task(self._run(run, asker, handler))
+        run.timer = loop.call_at(asker.deadline, run.expire)
+        run.task.add_done_callback(lambda task: self._ended(run, asker, handler, task))
+
+    async def _run(self, run: _Run, asker: _Asker, handler: RequestHandler) -> None:
+        try:
+            reply = await handler(asker.request, asker.deadline)
+        except Exception as error:
+            logger.exception("the handler of %s failed outside of what it answers for", asker.request.name)
+            reply = _failure(error)
+        if not self._connection.is_writable:
+            await self._connection.writable()
+        for one in run.askers:
+            self._answer(one.delivery, one.request.name, reply)
+
+    def _ended(self, run: _Run, first: _Asker, handler: RequestHandler, task: asyncio.Task[None]) -> None:
+        """Give back what a run held; answer, or run again, for whoever got no answer from it."""
+        if run.timer is not None:
+            run.timer.cancel()
+        nested = first.request.depth > 0
+        self._count[nested] -= 1
+        self._bytes[nested] -= len(first.delivery.data)
+        self._all.discard(run)
+        if self._runs.get(run.key) is run:
+            del self._runs[run.key]
+        if not task.cancelled():
+            task.result()
+            return
+        now = asyncio.get_running_loop().time()
+        for asker in run.askers:
+            if run.refusal is not None:
+                self._answer(asker.delivery, asker.request.name, _failure(run.refusal))
+            elif not run.expired:
+                failure = HandlerError(f"the handler of {asker.request.name} was cancelled from within")
+                failure.definite = False
+                self._answer(asker.delivery, asker.request.name, _failure(failure))
+            elif asker.deadline > now:  # sent again with more time than the first send had
+                self._take(asker, handler, now)
+
+    def _answer(self, delivery: Delivery, name: str, reply: Reply) -> None:
+        try:
+            delivery.respond(encode_reply(reply))
+        except Exception as error:  # too large, or something that msgpack cannot hold
+            refusal = PayloadError(f"the answer to {name} cannot be sent: {str(error)[:500]}", name=name)
+            refusal.definite = reply.event is None
+            delivery.respond(encode_reply(_failure(refusal)))
+
+    def _count_malformed(self, error: PayloadError) -> None:
+        self.malformed += 1
+        if self.malformed & (self.malformed - 1) == 0:  # the first, the second, the fourth ...
+            logger.error("%d malformed requests so far, the last one: %s", self.malformed, error)
+
+    async def stop(self) -> None:
+        """End all that runs, up to what cannot be cancelled; senders get :class:`Stopped`, not definite."""
+        self._stopping = True
+        runs = list(self._all)
+        for run in runs:
+            run.refusal = Stopped(
+                f"the bundle that handled {run.request.name} was stopped; ask again with the same message id"
+            )
+            run.refusal.definite = False
+            if run.task is not None:
+                run.task.cancel()
+        await asyncio.gather(*(run.task for run in runs if run.task is not None), return_exceptions=True)
+
+
+def _failure(error: BaseException) -> Reply:
+    return Reply(error=error_to_data(error))
