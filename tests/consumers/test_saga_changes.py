@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from evento.consumers import ConsumerId
 from evento.consumers.port import SagaChange, StoredSaga
-from evento.consumers.saga_changes import MAX_KNOWN_BYTES, SagaChanges
+from evento.consumers.saga_changes import MAX_KNOWN, MAX_KNOWN_BYTES, SagaChanges
 
 CONSUMER = ConsumerId("b", "c", 1, "*")
 
@@ -64,6 +64,20 @@ async def test_large_states_are_not_kept() -> None:
     sagas.committed()
     assert await sagas.find("a") == await sagas.find("a") == StoredSaga("1", large)
     assert rows.asked == 2
+
+
+async def test_of_many_associations_those_last_used_are_kept() -> None:
+    rows = Rows()
+    sagas = sagas_on(rows)
+    for number in range(MAX_KNOWN):
+        await sagas.find(str(number))
+    await sagas.find("0")
+    await sagas.find("one more")
+    assert rows.asked == MAX_KNOWN + 1
+    await sagas.find("0")
+    assert rows.asked == MAX_KNOWN + 1
+    await sagas.find("1")
+    assert rows.asked == MAX_KNOWN + 2
 
 
 async def test_what_is_dropped_never_was() -> None:
