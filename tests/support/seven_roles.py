@@ -147,7 +147,9 @@ class CustomerInvoker(Invoker):
 
 
 @asynccontextmanager
-async def running(directory: Path, *, version: int = 1, state_cache_size: int = 8192) -> AsyncIterator[EventoBundle]:
+async def running(
+    directory: Path, *, version: int = 1, state_cache_size: int = 8192, ledger: Ledger | None = None
+) -> AsyncIterator[EventoBundle]:
     """Run a bundle of all seven roles on the files of a directory; projectors of another version replay."""
     _make_tables(directory, version)
     diary, sightings = Diary(directory, version), Sightings(directory / "sightings")
@@ -157,7 +159,7 @@ async def running(directory: Path, *, version: int = 1, state_cache_size: int = 
         server=f"embedded:{event_store(directory)}",
         consumer_state_store=f"sqlite+aiosqlite:///{directory / 'read.db'}",
         state_cache_size=state_cache_size,
-        injector={Ledger: Ledger(), Sightings: sightings, Path: directory},
+        injector={Ledger: ledger or Ledger(), Sightings: sightings, Path: directory},
     )
     try:
         async with bundle:
