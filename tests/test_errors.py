@@ -84,6 +84,23 @@ class Missing(NotFound):
     pass
 
 
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (CommandRejected("list is full"), "CommandRejected('list is full')"),
+        (CommandRejected("list is full", size=5), "CommandRejected('list is full', size=5)"),
+        (ListFull(5), "ListFull('list is full: 5', size=5)"),
+        (EventoError(), "EventoError('')"),
+    ],
+)
+def test_its_repr_has_the_data(error: EventoError, shown: str) -> None:
+    assert repr(error) == shown
+
+
+def test_the_repr_of_an_error_from_elsewhere_tells_what_it_was_there() -> None:
+    assert repr(travelled(ListFull(5))) == "CommandRejected('list is full: 5', size=5, type='ListFull')"
+
+
 class Own(EventoError):
     pass
 

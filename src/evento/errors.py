@@ -117,6 +117,13 @@ class EventoError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def __repr__(self) -> str:
+        """Show what logs and failed tests need: the class, the message, the data, and what it was elsewhere."""
+        shown = [repr(self.message), *(f"{name}={value!r}" for name, value in self.data.items())]
+        if self.type != type(self).__name__:
+            shown.append(f"type={self.type!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
     def __reduce__(self) -> Any:
         return (error_from_data, (error_to_data(self, with_traceback=True),))
 
