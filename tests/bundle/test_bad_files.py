@@ -167,7 +167,7 @@ async def test_a_file_in_the_place_of_the_folder_is_named(make_bundle: MakeBundl
 async def test_a_second_bundle_of_another_process_is_refused_and_told_who_has_the_file(tmp_path: Path) -> None:
     async with worker("hold", tmp_path) as other:
         await other.until("running")
-        with pytest.raises(StoreInUse, match=rf"in use by process {other.pid}: stop it, use another file") as caught:
+        with pytest.raises(StoreInUse, match=rf"in use by process {other.pid}: stop it, or use another file") as caught:
             async with running(tmp_path, 1):
                 pass
         assert caught.value.data["pid"] == other.pid

@@ -52,7 +52,7 @@ def _in_use(database: Path, holder: str) -> StoreInUse:
     else:
         who = f"process {holder}" if holder else "another process"
     return StoreInUse(
-        f"{database} is in use by {who}: stop it, use another file, or open this one read-only",
+        f"{database} is in use by {who}: stop it, or use another file (one bundle at a time has a store's file)",
         path=str(database),
         pid=int(holder) if holder.isdigit() else None,
     )
