@@ -17,17 +17,21 @@ from shop import (
 )
 
 from evento import (
+    Aggregate,
     AggregateAlreadyInitialized,
     AggregateDeleted,
+    AggregateId,
     AggregateNotInitialized,
+    AggregateState,
     CommandRejected,
     EventoBundle,
     HandlerNotFound,
     PayloadError,
     RequestTimeout,
     View,
+    aggregate_command_handler,
 )
-from evento.messages import DomainCommand
+from evento.messages import DomainCommand, DomainEvent
 
 
 async def test_a_command_returns_the_event_that_it_produced(bundle: EventoBundle) -> None:
@@ -54,11 +58,31 @@ async def test_metadata_reaches_the_handler_and_may_choose_the_context(bundle: E
 
 
 async def test_commands_need_an_init_command_and_only_one(bundle: EventoBundle) -> None:
-    with pytest.raises(AggregateNotInitialized, match="ORD_1"):
+    with pytest.raises(AggregateNotInitialized, match=r"ORD_1.*: OrderPlaceCommand$"):
         await bundle.commands.send(ItemAddCommand("ORD_1", "tea"))
     await bundle.commands.send(OrderPlaceCommand("ORD_1", "ann"))
     with pytest.raises(AggregateAlreadyInitialized, match="ORD_1"):
         await bundle.commands.send(OrderPlaceCommand("ORD_1", "bob"))
+
+
+class ThingChangedEvent(DomainEvent):
+    thing_id: str
+
+
+class ThingChangeCommand(DomainCommand[ThingChangedEvent]):
+    thing_id: AggregateId
+
+
+class ThingAggregate(Aggregate[AggregateState]):
+    @aggregate_command_handler
+    def change(self, command: ThingChangeCommand, state: AggregateState) -> ThingChangedEvent:
+        return ThingChangedEvent(command.thing_id)
+
+
+async def test_an_aggregate_without_an_init_handler_is_told_to_declare_one() -> None:
+    async with EventoBundle("things", components=[ThingAggregate], server="embedded:") as bundle:
+        with pytest.raises(AggregateNotInitialized, match=r"ThingAggregate has no init handler: .*\(init=True\)"):
+            await bundle.commands.send(ThingChangeCommand("T_1"))
 
 
 async def test_a_rejection_arrives_with_its_data_and_stores_nothing(bundle: EventoBundle) -> None:
@@ -198,8 +222,6 @@ async def test_an_unknown_command_has_no_handler(bundle: EventoBundle) -> None:
 
 
 async def test_the_sender_keeps_its_own_copy(make_bundle: Callable[..., EventoBundle]) -> None:
-    from evento import Aggregate, AggregateId, AggregateState, DomainEvent, aggregate_command_handler
-
     class BoxFilledEvent(DomainEvent):
         box_id: str
         things: list[str]

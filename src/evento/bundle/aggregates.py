@@ -188,6 +188,15 @@ class AggregateRuntime:
 
     # Deciding ----------------------------------------------------------------------------------------------------
 
+    def _way_to_init(self) -> str:
+        init = [name for name, runner in self._runners.items() if runner.handler.init]
+        if init:
+            return f"send its init command first: {' or '.join(init)}"
+        return (
+            f"no command can make one, for {self._definition.name} has no init handler: declare the handler of its "
+            "first command with @aggregate_command_handler(init=True)"
+        )
+
     async def _decide(
         self,
         runner: HandlerRunner,
@@ -200,7 +209,7 @@ class AggregateRuntime:
         handler = runner.handler
         if entry.version == 0 and not handler.init:
             raise AggregateNotInitialized(
-                f"{request.name}: {aggregate_id!r} does not exist yet; send its init command first",
+                f"{request.name}: {aggregate_id!r} does not exist yet; {self._way_to_init()}",
                 aggregate_id=aggregate_id,
             )
         if entry.version > 0:
