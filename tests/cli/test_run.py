@@ -218,7 +218,12 @@ def test_a_second_signal_stops_at_once(module: Any, process: Any) -> None:
         ("def bundle(): pass", "shop_app:bundle", "shop_app:bundle() returned a NoneType"),
         ("def bundle(): return 1 / 0", "shop_app:bundle", "shop_app:bundle() failed: ZeroDivisionError"),
         ("async def bundle(): return 1 / 0", "shop_app:bundle", "shop_app:bundle() failed: ZeroDivisionError"),
-        ("def bundle(one): pass", "shop_app:bundle", "shop_app:bundle() failed: TypeError: "),
+        ("def bundle(one): pass", "shop_app:bundle", "shop_app:bundle cannot be called without one: "),
+        (
+            "def bundle(*, one, two=2, **more): pass",
+            "shop_app:bundle",
+            "shop_app:bundle cannot be called without one: ",
+        ),
     ],
     ids=lambda value: str(value)[:40],
 )

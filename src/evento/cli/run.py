@@ -153,10 +153,25 @@ async def _made(target: Target, found: Any) -> EventoBundle:
         return found
     if not callable(found):
         raise CommandFailed(f"{target} is a {type(found).__name__}: it must be an EventoBundle or a function for one")
+    if missing := _mandatory(found):
+        raise CommandFailed(
+            f"{target} cannot be called without {', '.join(missing)}: it must be an EventoBundle or a function without "
+            "parameters that returns one"
+        )
     made = await _called(target, found)
     if not isinstance(made, EventoBundle):
         raise CommandFailed(f"{target}() returned a {type(made).__name__}: it must return an EventoBundle")
     return made
+
+
+def _mandatory(function: Callable[..., Any]) -> list[str]:
+    """Return the names of the parameters that have no default."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # not written in Python: its call will tell
+        return []
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [each.name for each in parameters if each.default is each.empty and each.kind not in optional]
 
 
 async def _called(target: Target, function: Callable[[], Any]) -> Any:
