@@ -193,6 +193,20 @@ def test_wrong_use(cli: Any, things: Shop, tmp_path: Path) -> None:
     assert (other.code, "no consumer ThingProjector v2" in other.err) == (1, True)
 
 
+def test_the_consumer_state_is_named_as_the_store_is(cli: Any, things: Shop, tmp_path: Path) -> None:
+    elsewhere = things.path.with_name("readmodel.db")
+    Path(f"{things.path}-consumers").rename(elsewhere)
+    expected = [("ThingProjector", 4)]
+
+    for consumers in (f"sqlite:{elsewhere}", f"sqlite:///{elsewhere}", f"sqlite+aiosqlite:///{elsewhere}"):
+        result = cli("consumers", "list", "--json", *things.store, "--consumers", consumers)
+        assert [(each["component"], int(each["position"])) for each in result.objects] == expected
+    unnamed = cli("consumers", "list", *things.store)
+    assert (unnamed.code, "--consumers sqlite:PATH" in unnamed.err) == (1, True)
+    path = cli("consumers", "list", *things.store, "--consumers", str(elsewhere))
+    assert (path.code, f"such as sqlite:readmodel.db, or a SQLAlchemy URL, not '{elsewhere}'" in path.err) == (2, True)
+
+
 def test_what_is_not_safe_is_refused(cli: Any, things: Shop, tmp_path: Path) -> None:
     consumers = f"sqlite+aiosqlite:///{things.path}-consumers"
     alone = tmp_path / "alone.db"

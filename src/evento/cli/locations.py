@@ -36,7 +36,8 @@ def add_consumers_option(parser: argparse.ArgumentParser) -> None:
         "--consumers",
         type=text,
         metavar="URL",
-        help="the consumer state, as in the bundle's consumer_state_store= (default: the file PATH-consumers)",
+        help="the consumer state: sqlite:PATH, or what the bundle has as consumer_state_store= (default: the file "
+        "PATH-consumers)",
     )
 
 
@@ -54,17 +55,23 @@ def consumer_state_url(arguments: argparse.Namespace) -> str:
         path = Path(url.database or "").absolute()
     if not path.is_file():
         raise CommandFailed(
-            f"there is no consumer state at {path}: a bundle makes it at its first start; name it with --consumers "
-            "where the bundle keeps it elsewhere (consumer_state_store=)"
+            f"there is no consumer state at {path}: a bundle makes it at its first start; where the bundle "
+            "keeps it elsewhere (consumer_state_store=), name it with --consumers sqlite:PATH"
         )
     return f"sqlite+aiosqlite:///{path}"
 
 
 def _database(text: str) -> URL:
+    scheme, _, path = text.partition(":")
+    if scheme == "sqlite" and path and not path.startswith("//"):
+        return URL.create("sqlite", database=path)
     try:
         return make_url(text)
     except ArgumentError:
-        raise WrongUse("--consumers takes a SQLAlchemy URL, such as sqlite+aiosqlite:///shop.db-consumers") from None
+        raise WrongUse(
+            "--consumers takes sqlite:PATH, such as sqlite:readmodel.db, or a SQLAlchemy URL, not "
+            f"{_without_secrets(text)!r}"
+        ) from None
 
 
 def open_store(arguments: argparse.Namespace, *, read_only: bool = True) -> StateStore:

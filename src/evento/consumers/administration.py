@@ -66,7 +66,9 @@ class ConsumerAdministration:
             return found[0]
         if found:
             names = "; ".join(map(str, found))
-            raise NotFound(f"{component} is not one consumer but {len(found)}: {names}: say which version and context")
+            raise NotFound(
+                f"{component} is not one consumer but {len(found)}: {names}: say which version, context or bundle"
+            )
         wanted = f"{component} v{version}" if version is not None else component
         wanted += "" if context is None else f" [{context}]"
         raise _unknown(wanted, known)
