@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from evento.cli.arguments import count, duration, moment, port, position, text
+from evento.cli.arguments import after, count, duration, moment, port, position, text
 
 DAY = 86_400_000_000
 
@@ -67,8 +67,8 @@ def test_what_is_not_a_duration_is_refused(written: str) -> None:
 
 
 def test_numbers() -> None:
-    assert position("0") == 0
-    assert position(str(2**63 - 1)) == 2**63 - 1
+    assert (position("1"), position(str(2**63 - 1))) == (1, 2**63 - 1)
+    assert (after("0"), after(str(2**63 - 1))) == (0, 2**63 - 1)
     assert count("1") == 1
 
 
@@ -77,12 +77,15 @@ def test_what_is_not_a_number_is_refused(written: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         position(written)
     with pytest.raises(argparse.ArgumentTypeError):
+        after(written)
+    with pytest.raises(argparse.ArgumentTypeError):
         count(written)
 
 
-def test_a_count_starts_at_one() -> None:
-    with pytest.raises(argparse.ArgumentTypeError):
-        count("0")
+def test_counts_and_the_positions_of_events_start_at_one() -> None:
+    for kind in (count, position):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"whole number from 1$"):
+            kind("0")
 
 
 def test_text_that_no_store_can_hold_is_refused() -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "add_json",
     "add_verb",
     "add_verb_group",
+    "after",
     "count",
     "duration",
     "moment",
@@ -84,10 +85,18 @@ def text(value: str) -> str:
 
 
 def position(value: str) -> int:
-    """Read a position: a whole number from 0."""
+    """Read the position of an event: a whole number from 1."""
+    number = _whole_number(value)
+    if not number:
+        raise argparse.ArgumentTypeError(f"{value!r} is not an event's position: write a whole number from 1")
+    return number
+
+
+def after(value: str) -> int:
+    """Read the position to begin behind: a whole number, 0 for the beginning."""
     number = _whole_number(value)
     if number is None:
-        raise argparse.ArgumentTypeError(f"{value!r} is not a position: write a whole number from 0")
+        raise argparse.ArgumentTypeError(f"{value!r} is not a position: write a whole number, 0 for the beginning")
     return number
 
 

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from evento.cli.arguments import Verbs, add_json, add_verb, add_verb_group, count, position, text
+from evento.cli.arguments import Verbs, add_json, add_verb, add_verb_group, after, count, position, text
 from evento.cli.consumer_lines import dead_line, print_dead, print_status, print_statuses, status_line
 from evento.cli.errors import DONE, CommandFailed, WrongUse
 from evento.cli.locations import add_consumers_option, add_store_options, consumer_state_url, open_store
@@ -82,7 +82,7 @@ def _add_dead_list(verbs: Verbs) -> None:
     which = verb.add_mutually_exclusive_group()
     which.add_argument("--dead", action="store_true", help="only events that have failed")
     which.add_argument("--waiting", action="store_true", help="only events that wait behind a dead one")
-    verb.add_argument("--after", type=position, default=0, metavar="N", help="only positions beyond N")
+    verb.add_argument("--after", type=after, default=0, metavar="N", help="only positions beyond N")
     verb.add_argument("--limit", type=count, default=100, metavar="N", help="at most N events (default: 100)")
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import msgspec
 
-from evento.cli.arguments import Verbs, add_json, add_verb, add_verb_group, count, moment, position, text
+from evento.cli.arguments import Verbs, add_json, add_verb, add_verb_group, after, count, moment, position, text
 from evento.cli.errors import DONE, CommandFailed, WrongUse
 from evento.cli.locations import add_store_options, open_store
 from evento.cli.output import Output, note, printable, rfc3339
@@ -78,7 +78,7 @@ def add_events(verbs: Verbs) -> None:
         detail="Print the events that match all given conditions, in their order, oldest first.",
         example="evento events list --store sqlite:shop.db --name OrderPlacedEvent --from 2026-01-31 --json",
     )
-    listing.add_argument("--after", type=position, default=0, metavar="N", help="only positions beyond N")
+    listing.add_argument("--after", type=after, default=0, metavar="N", help="only positions beyond N")
     listing.add_argument("--limit", type=count, default=100, metavar="N", help="at most N events (default: 100)")
     _add_conditions(listing)
     listing.add_argument("--from", dest="since", type=moment, metavar="T", help="only from this time or date (UTC) on")
@@ -92,7 +92,7 @@ def add_events(verbs: Verbs) -> None:
         detail="Print new events as they are stored, also by other processes, until Ctrl-C.",
         example="evento events tail --store sqlite:shop.db --aggregate ORD_1",
     )
-    tail.add_argument("--after", type=position, metavar="N", help="start beyond position N (default: at the end)")
+    tail.add_argument("--after", type=after, metavar="N", help="start beyond position N (default: at the end)")
     _add_conditions(tail)
     _add_common(tail)
     show = add_verb(
