@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import sqlite3
@@ -159,6 +160,17 @@ async def test_a_file_in_the_place_of_the_folder_is_named(make_bundle: MakeBundl
     with pytest.raises(StoreUnavailable, match="is a folder"):
         await make_bundle(server=f"embedded:{tmp_path}").start()
     assert (tmp_path / "file").read_text() == "mine"
+
+
+async def test_a_new_store_is_made_with_its_folder_and_told(
+    make_bundle: MakeBundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "new" / "folder" / "shop.db"
+    caplog.set_level(logging.INFO, "evento.bundle")
+    for _ in range(2):
+        async with make_bundle(server=f"embedded:{path}"):
+            assert path.is_file()
+    assert caplog.messages == [f"There is no event store at {path} yet: a new one is made"]
 
 
 # Files of others -----------------------------------------------------------------------------------------------------

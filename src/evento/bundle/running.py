@@ -108,7 +108,7 @@ class RunningBundle:
         self._stack.callback(executors.close)
         pools = executors.open(component for component in components)
         if self._server.path is not None:
-            await asyncio.to_thread(_make_folder, self._server.path.parent)
+            await asyncio.to_thread(_make_room, self._server.path)
         self.store = await self._stack.enter_async_context(SqliteStateStore(self._server.path))
         url = self._settings.consumer_state_store or self._server.consumer_state_url
         consumer_store = await self._stack.enter_async_context(SqlConsumerStateStore(url))
@@ -231,9 +231,13 @@ class RunningBundle:
         await self._tasks.close(DRAIN_SECONDS)
 
 
-def _make_folder(folder: Path) -> None:
+def _make_room(path: Path) -> None:
+    """Make the folder of a new event store, and say that it is new: a wrong path would look like lost data."""
+    folder = path.parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            logger.info("There is no event store at %s yet: a new one is made", path)
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreUnavailable(
             f"{folder}: the folder of the event store cannot be made ({error.strerror}): give another path",
