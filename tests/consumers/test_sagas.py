@@ -539,3 +539,58 @@ async def test_a_stored_state_that_fits_no_more_is_a_failure_of_its_own_saga(
         await group.caught_up(10)
     (dead,) = await state.dead_events(TRIPS)
     assert "no ChangedState any more" in dead.error_message
+
+
+# Order while dead events are retried
+
+
+def unbooking(*poisoned: int, between: Callable[[], Awaitable[Any]] | None = None) -> Hook:
+    """Return a hook that takes the first association off with the event at 2, and fails at some positions."""
+
+    async def hook(message: EventMessage[Any], state: TripState) -> None:
+        if message.position in poisoned:
+            raise ValueError("poison")
+        if message.position == 2:
+            state.unset_association("thing_id")
+            if between is not None:
+                await between()
+
+    return hook
+
+
+async def _steps(state: SqlConsumerStateStore) -> list[str]:
+    (saga,) = await state.sagas(TRIPS)
+    return msgspec.json.decode(saga.state, type=TripState).steps
+
+
+async def test_the_saga_stays_held_when_a_retry_takes_off_the_association_it_is_held_by(
+    events: StateStore, state: SqlConsumerStateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evento.consumers.retries.TURN_SECONDS", 0.0)  # the stream goes on behind each retried event
+    async with running(events, state, TripSaga(unbooking(2))) as group:
+        await add(events, TripBookedEvent("A", 7), TripRebookedEvent("A", 7), HotelConfirmedEvent(7))
+        await group.caught_up(10)
+
+    async def arrive() -> None:
+        await add(events, HotelConfirmedEvent(7))
+
+    async with running(events, state, TripSaga(unbooking(between=arrive))) as group:
+        await group.administration.retry(TRIPS, all=True)
+        await group.caught_up(10)
+    assert await _steps(state) == ["TripBooked@1", "TripRebooked@2", "HotelConfirmed@3", "HotelConfirmed@4"]
+
+
+async def test_the_saga_stays_held_so_after_a_restart(events: StateStore, state: SqlConsumerStateStore) -> None:
+    async with running(events, state, TripSaga(unbooking(2))) as group:
+        await add(events, TripBookedEvent("A", 7), TripRebookedEvent("A", 7), HotelConfirmedEvent(7))
+        await group.caught_up(10)
+    async with running(events, state, TripSaga(unbooking(3))) as group:
+        await group.administration.retry(TRIPS, all=True)  # of which the one at 3 fails again
+        await group.caught_up(10)
+    async with running(events, state, TripSaga(unbooking())) as group:
+        await add(events, HotelConfirmedEvent(7))
+        await group.caught_up(10)
+        assert (await stored(state)).waiting == 1
+        await group.administration.retry(TRIPS, all=True)
+        await group.caught_up(10)
+    assert await _steps(state) == ["TripBooked@1", "TripRebooked@2", "HotelConfirmed@3", "HotelConfirmed@4"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import datetime
 from typing import Any, Protocol
@@ -81,12 +81,16 @@ class Delivery(Protocol):
         """Return what the event is ordered by: behind a dead event later ones of its key wait. None: none wait."""
         ...
 
-    async def begin(self, keys: Collection[str], scope: CheckpointScope) -> None:
-        """Begin a tenure in which these keys have dead events from before."""
+    async def begin(self, parked: AsyncIterable[tuple[str, EventRecord | None]], scope: CheckpointScope) -> None:
+        """Begin a tenure; ``parked`` are the keys of the dead event queue, each with an event, or None if gone."""
         ...
 
     async def hold(self, key: str, scope: CheckpointScope) -> None:
         """Take note that a key has a dead event now, so that :meth:`key_of` tells what else waits behind it."""
+        ...
+
+    def release(self, held: Collection[str]) -> None:
+        """Take note that only these keys have events in the dead event queue now."""
         ...
 
     async def deliver(self, event: EventRecord, scope: CheckpointScope, attempt: int, /) -> None:
@@ -225,11 +229,14 @@ class ProjectorDelivery:
         """Return the aggregate id: events of an aggregate keep their order, also behind a dead one."""
         return event.aggregate_id
 
-    async def begin(self, keys: Collection[str], scope: CheckpointScope) -> None:
+    async def begin(self, parked: AsyncIterable[tuple[str, EventRecord | None]], scope: CheckpointScope) -> None:
         """Nothing is to be known beforehand."""
 
     async def hold(self, key: str, scope: CheckpointScope) -> None:
         """Nothing else waits: an event has one aggregate."""
+
+    def release(self, held: Collection[str]) -> None:
+        """Nothing else has waited."""
 
     async def deliver(self, event: EventRecord, transactions: Transactions, attempt: int) -> None:
         """Handle an event."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterable, Collection, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -86,30 +86,45 @@ class SagaDelivery:
 
     def key_of(self, event: EventRecord) -> str | None:
         """Return the association by which the event comes, or the one under which events of its saga wait."""
-        handler = self._handlers[event.name]
-        try:
-            association = _association(handler, handler.read(event))
-        except UndecodableEvent:
-            association = _association_in_json(handler, event)
-        except Exception:  # what is wrong with it, its delivery tells
-            return None
+        association = self._association_of(event)
         return None if association is None else self._groups.get(association, association)
 
-    async def begin(self, keys: Collection[str], scope: CheckpointScope) -> None:
-        """Take note of the keys that have dead events from before."""
+    def _association_of(self, event: EventRecord) -> str | None:
+        handler = self._handlers[event.name]
+        try:
+            return _association(handler, handler.read(event))
+        except UndecodableEvent:
+            return _association_in_json(handler, event)
+        except Exception:  # what is wrong with it, its delivery tells
+            return None
+
+    async def begin(self, parked: AsyncIterable[tuple[str, EventRecord | None]], scope: CheckpointScope) -> None:
+        """Take note of what waits since before, and by which associations.
+
+        The key alone does not tell: a retried event may have taken that association off its saga.
+        """
         self._groups.clear()
-        for key in keys:
-            await self.hold(key, scope)
+        async for key, event in parked:
+            for association in (key, None if event is None else self._association_of(event)):
+                if association is not None and association not in self._groups:
+                    await self._hold(association, key, scope)
 
     async def hold(self, key: str, scope: CheckpointScope) -> None:
         """Take note that a key has a dead event now: it stands for all associations of its saga."""
-        self._groups[key] = key
+        await self._hold(key, key, scope)
+
+    async def _hold(self, association: str, key: str, scope: CheckpointScope) -> None:
+        self._groups[association] = key
         try:
-            saga = await scope.sagas.find(key)
+            saga = await scope.sagas.find(association)
             if saga is not None:
                 self._groups.update(dict.fromkeys(_associations(self._decoded(saga)), key))
         except (PayloadError, SagaError):  # no event of the saga can be handled: its delivery tells
             return
+
+    def release(self, held: Collection[str]) -> None:
+        """Let go what waited by keys that have no more events in the queue."""
+        self._groups = {association: key for association, key in self._groups.items() if key in held}
 
     # Delivery ----------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from time import monotonic
 
 from sqlalchemy.exc import DBAPIError
@@ -88,7 +89,8 @@ class Tenure:
         """
         self._standing.state = ConsumerState.RUNNING
         try:
-            await self._delivery.begin(self._held, self._progress)
+            async with aclosing(self._parked()) as parked:
+                await self._delivery.begin(parked, self._progress)
             while not self._signals.stopping:
                 if self._retries.due(monotonic()):
                     await self._retry()
@@ -281,11 +283,21 @@ class Tenure:
             return
         await self._retries.turn()
         self._held = set(await self._consumer_store.dead_keys(self._consumer))
-        await self._delivery.begin(self._held, self._progress)
+        self._delivery.release(self._held)
         stored = await self._consumer_store.load(self._consumer)
         if stored is not None:
             self._standing.count(stored)
         self._retries.turned()
+
+    async def _parked(self) -> AsyncGenerator[tuple[str, EventRecord | None], None]:
+        """Yield the events of the dead event queue behind their keys, in order; None for one that is gone."""
+        after = 0
+        while events := await self._consumer_store.dead_events(self._consumer, after=after):
+            for event in events:
+                if event.key is not None:
+                    known = event.event_name in self._delivery.names
+                    yield event.key, await self._state_store.event(event.position) if known else None
+            after = events[-1].position
 
     @property
     def _is_paused(self) -> bool:
