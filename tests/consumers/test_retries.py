@@ -295,6 +295,14 @@ def test_a_circle_of_causes_is_no_endless_loop() -> None:
     assert not is_transient(first)
 
 
+def test_a_group_is_transient_when_all_in_it_is() -> None:
+    down, broken = StoreUnavailable("no"), ValueError("no")
+    assert is_transient(ExceptionGroup("two sends", [down, ExceptionGroup("more", [HandlerNotFound("no")])]))
+    assert is_transient(caused(ValueError(), ExceptionGroup("two sends", [down, down])))
+    assert not is_transient(ExceptionGroup("two sends", [down, broken]))
+    assert not is_transient(caused(broken, ExceptionGroup("raised from its group", [broken])))
+
+
 def test_waits_double_up_to_half_a_minute() -> None:
     backoff = Backoff(1.0, jitter=0)
     assert [backoff.next() for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
@@ -440,3 +448,25 @@ async def test_the_gate_does_not_wait_for_a_paused_projector(
         async with group_of(events, state, GateProjector()) as group:
             with pytest.raises(ReadModelBehind, match=r"GateProjector.*paused itself at position 100.*no such table"):
                 await group.ready()
+
+
+class Unspeakable(Exception):
+    """An error that cannot say what it is about."""
+
+    def __str__(self) -> str:
+        raise AttributeError("no such attribute")
+
+
+async def test_an_error_that_cannot_be_told_is_parked_like_others(
+    events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    await add(events, *things(2))
+    handle = Failing(Unspeakable())
+    async with group_of(events, state, ThingProjector(handle)) as group:
+        await group.caught_up(10)
+        await group.administration.retry(THINGS, all=True)
+        await group.caught_up(10)
+    (dead,) = await state.dead_events(THINGS)
+    assert (dead.error_type, dead.attempts) == ("Unspeakable", 6)
+    assert "cannot be told" in dead.error_message
+    assert handle.seen.positions == [2]

@@ -8,7 +8,7 @@ from evento.consumers.port import DeadEvent
 from evento.errors import EventoError
 from evento.messages import EventRecord
 
-__all__ = ["dead_event", "summary_of", "traceback_of", "type_of", "waiting_event"]
+__all__ = ["dead_event", "message_of", "summary_of", "traceback_of", "type_of", "waiting_event"]
 
 
 def waiting_event(event: EventRecord, key: str | None) -> DeadEvent:
@@ -34,7 +34,7 @@ def dead_event(event: EventRecord, key: str | None, error: BaseException, attemp
         aggregate_id=event.aggregate_id,
         key=key,
         error_type=type_of(error),
-        error_message=str(error),
+        error_message=message_of(error),
         traceback=traceback_of(error),
         attempts=attempts,
     )
@@ -47,7 +47,15 @@ def type_of(error: BaseException) -> str:
 
 def summary_of(error: BaseException) -> str:
     """Return one line for people."""
-    return f"{type_of(error)}: {error}"
+    return f"{type_of(error)}: {message_of(error)}"
+
+
+def message_of(error: BaseException) -> str:
+    """Return what the error says; an error that fails at that must not stop the consumer."""
+    try:
+        return str(error)
+    except Exception as problem:
+        return f"(the error cannot be told: its __str__ raises {type(problem).__name__})"
 
 
 def traceback_of(error: BaseException) -> str:

@@ -64,16 +64,21 @@ def is_transient(error: BaseException) -> bool:
     """Whether the failure is one of circumstances, and not of the event.
 
     Looks at the error and at what it was explicitly raised from (``raise ... from error``), not at what happened to be
-    handled when it was raised.
+    handled when it was raised. A group, as a ``TaskGroup`` raises it, is transient when all errors in it are.
     """
+    return _is_transient(error, set())
+
+
+def _is_transient(error: BaseException, seen: set[int]) -> bool:
     current: BaseException | None = error
-    seen: set[int] = set()
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         if isinstance(current, DBAPIError):
             if _is_outage(current):
                 return True
         elif isinstance(current, _TRANSIENT):
+            return True
+        if isinstance(current, BaseExceptionGroup) and all(_is_transient(one, {*seen}) for one in current.exceptions):
             return True
         current = current.__cause__
     return False

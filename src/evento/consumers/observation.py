@@ -319,8 +319,8 @@ class Observation:
                 break
             delay = outages.next() if transient else retries.next()
             logger.warning(
-                "%s: %s of %s at position %d failed (attempt %d, again in %.2f s): %s: %s",
-                self._consumer, handler.name, event.name, event.position, attempts, delay, type(error).__name__, error,
+                "%s: %s of %s at position %d failed (attempt %d, again in %.2f s): %s",
+                self._consumer, handler.name, event.name, event.position, attempts, delay, summary_of(error),
             )  # fmt: skip
             if await self._back_off(error, delay):
                 return

@@ -12,7 +12,7 @@ from typing import Protocol
 from sqlalchemy.exc import DBAPIError
 
 from evento.components import HandlerDefinition
-from evento.consumers.dead_events import summary_of, traceback_of, type_of
+from evento.consumers.dead_events import message_of, summary_of, traceback_of, type_of
 from evento.consumers.failures import Backoff, EventGone, UndecodableEvent, is_transient
 from evento.consumers.port import ConsumerLease, ConsumerStateStore, DeadEvent
 from evento.consumers.signals import Signals
@@ -256,7 +256,7 @@ class Retries:
         dead = replace(
             event,
             error_type=type_of(error),
-            error_message=str(error),
+            error_message=message_of(error),
             traceback=traceback_of(error),
             attempts=event.attempts + attempts,
         )

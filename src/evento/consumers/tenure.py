@@ -221,8 +221,8 @@ class Tenure:
                 return self._standing.dead_streak < self._settings.max_dead_streak
             delay = outages.next() if transient else retries.next()
             logger.warning(
-                "%s: %s of %s at position %d failed (attempt %d, again in %.2f s): %s: %s",
-                self._consumer, handler.name, event.name, event.position, attempts, delay, type(error).__name__, error,
+                "%s: %s of %s at position %d failed (attempt %d, again in %.2f s): %s",
+                self._consumer, handler.name, event.name, event.position, attempts, delay, summary_of(error),
             )  # fmt: skip
             await self._progress.commit()
             await self._failing(error)
