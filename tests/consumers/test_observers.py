@@ -374,6 +374,47 @@ async def test_a_hundred_dead_events_pause_the_observer(
     assert len(seen.positions) + (await stored(state)).dead == 150
 
 
+async def test_a_late_failure_does_not_undo_that_the_observer_was_resumed(
+    events: StateStore, state: SqlConsumerStateStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "evento.consumers")
+    late, begun, seen = asyncio.Event(), asyncio.Event(), Seen()
+
+    async def handle(message: EventMessage[Any]) -> None:
+        if message.position == 1:
+            begun.set()
+            await late.wait()
+        if message.position <= 4:
+            raise ValueError("no")
+        await seen(message)
+
+    class HastyObserver(Observer, version=1):
+        @event_handler(retry=0)
+        async def on_added(self, event: ThingAddedEvent, message: EventMessage[ThingAddedEvent]) -> None:
+            await handle(message)
+
+    hasty = ConsumerId("test_bundle", "HastyObserver", 1, "*")
+    group = group_of(events, state, HastyObserver(), fetch_delay=timedelta(hours=1))
+    limited(group, max_dead_streak=3, checkpoint_interval=0.0)
+    async with group:
+        await group.ready()
+        await add(events, *things(4))
+        await begun.wait()
+
+        async def paused() -> bool:
+            found = await state.load(hasty)
+            return found is not None and found.dead_streak == 3
+
+        await until(paused)
+        await state.set_paused(hasty, False)  # by another process, of which this one has not heard yet
+        late.set()
+        await until(lambda: group.statuses()[0].dead == 4)
+        await group._directions.look()
+        await add(events, *things(1))
+        await group.caught_up(10)
+    assert seen.positions == [5]
+
+
 async def test_one_stuck_event_does_not_let_the_window_grow(events: StateStore, state: SqlConsumerStateStore) -> None:
     handle = Stuck(1)
     group = group_of(events, state, ThingObserver(handle))

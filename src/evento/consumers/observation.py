@@ -84,6 +84,7 @@ class Observation:
         self._parked: list[DeadEvent] = []
         self._backing_off = 0
         self._said_why = False
+        self._gave_up = False
         self._resolved: list[int] = []
         self._retries = Retries(
             lease,
@@ -423,9 +424,11 @@ class Observation:
         if watermark == self._standing.committed and not unsaved and not parked:
             return
         finished = {position for position in unsaved if position > watermark}
-        await self._consumer_store.commit(
-            self._lease, watermark, parked=parked, dead_streak=self._standing.dead_streak, finished=finished
-        )
+        too_many = self._standing.dead_streak >= self._settings.max_dead_streak
+        # Once that is stored, it is left alone: what fails late must not undo that somebody resumes the consumer.
+        streak = None if too_many and self._gave_up else self._standing.dead_streak
+        await self._consumer_store.commit(self._lease, watermark, parked=parked, dead_streak=streak, finished=finished)
+        self._gave_up = too_many
         self._outage.reset()
         window.saved(watermark, unsaved)
         del self._parked[: len(parked)]
