@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from streams import (
     TICK,
+    ClockTickedEvent,
     FaultyConsumerStore,
     RowProjector,
     Seen,
@@ -85,6 +86,47 @@ async def test_events_that_wait_are_parked_once_when_their_batch_is_repeated(
         assert (status.dead, status.waiting) == (2, 2)
     assert await rows(state) == [2, 4, 7]
     assert [dead.position for dead in await state.dead_events(ROWS)] == [1, 3, 5, 6]
+
+
+async def test_events_that_wait_just_before_a_failing_one_are_parked(
+    events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    async def handle(message: EventMessage[Any]) -> None:
+        if message.aggregate_id in {"A", "C"}:
+            raise ValueError("no")
+
+    await add(events, *(ThingAddedEvent(name) for name in "ZAAC"))
+    async with group_of(events, state, RowProjector(handle), checkpoint_interval=timedelta(hours=1)) as group:
+        await group.caught_up(10)
+    assert await rows(state) == [1]
+    assert [(e.position, e.waiting) for e in await state.dead_events(ROWS)] == [(2, False), (3, True), (4, False)]
+
+
+class MixedProjector(Projector, version=1):
+    """Writes on the injected connection for one event, and elsewhere for the other."""
+
+    def __init__(self, elsewhere: Seen) -> None:
+        self._elsewhere = elsewhere
+
+    @event_handler
+    async def on_ticked(self, event: ClockTickedEvent, message: EventMessage[ClockTickedEvent]) -> None:
+        await self._elsewhere(message)
+
+    @event_handler(retry=0)
+    async def on_added(self, event: ThingAddedEvent, connection: AsyncConnection) -> None:
+        raise ValueError("no")
+
+
+async def test_a_handler_without_a_transaction_is_not_repeated_for_ever_before_one_that_fails(
+    events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    elsewhere = Seen()
+    await add(events, ClockTickedEvent(), ThingAddedEvent("A"), ClockTickedEvent())
+    group = group_of(events, state, MixedProjector(elsewhere), checkpoint_interval=timedelta(hours=1))
+    async with group:
+        await group.caught_up(10)
+        assert group.statuses()[0].dead == 1
+    assert elsewhere.positions == [1, 1, 3]  # again once, with the transaction that was rolled back
 
 
 async def test_a_retry_writes_once(events: StateStore, state: SqlConsumerStateStore) -> None:

@@ -172,7 +172,9 @@ class Tenure:
                 elif not await self._recover(event, error):
                     return False
             now = monotonic()
-            if progress.passed(event.position, now) and not await self._checkpoint():
+            commit = progress.passed(event.position, now)
+            # Whatever an event was passed by: what is not committed would be undone with the next one that fails.
+            if (commit or event.position <= self._careful_until) and not await self._checkpoint():
                 return False
             if now >= yield_at:
                 if self._retries.due(now):
