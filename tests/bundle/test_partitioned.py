@@ -120,7 +120,10 @@ async def test_a_query_at_least_at_a_position_waits_for_the_lanes(make_bundle: M
         await bundle.commands.send(ItemAddCommand("ORD_1", "slow", 1))
         message = await bundle.commands.send_message(OrderPlaceCommand("ORD_2", "bob"))
         asking = asyncio.create_task(bundle.queries.query(ModelQuery("ORD_1"), at_least=message.position))
-        await asyncio.sleep(0.05)
+        (consumer,) = bundle._up().consumers._consumers.values()
+        async with asyncio.timeout(10):
+            while not (model.running and consumer._waiters._waiting):
+                await asyncio.sleep(0.001)
         assert not asking.done()
         model.opened.set()
         assert await asking == ModelView(["sku_0", "slow"])
@@ -131,8 +134,9 @@ async def test_a_stop_waits_for_the_lanes(make_bundle: MakeBundle) -> None:
     async with modelled(make_bundle, model) as bundle:
         model.opened.clear()
         await fill(bundle, "ORD_1", 1)
-        while not model.running:
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(10):
+            while not model.running:
+                await asyncio.sleep(0.001)
         asyncio.get_running_loop().call_later(0.05, model.opened.set)
     assert model.skus == {"ORD_1": ["sku_0"]}
     async with modelled(make_bundle, model) as bundle:

@@ -95,7 +95,7 @@ async def test_a_stop_that_is_cancelled_leaves_no_task(events: StateStore, state
     await group.__aenter__()
     await running.wait()
     stopping = asyncio.create_task(group.__aexit__())
-    await asyncio.sleep(0.01)
+    await until(lambda: group._consumers[THINGS]._signals.stopping)
     stopping.cancel()
     await asyncio.wait({stopping})
     await until(lambda: asyncio.all_tasks() <= before)
@@ -110,9 +110,9 @@ async def test_a_stop_in_the_middle_of_a_page_comes_at_once(events: StateStore, 
         await seen(message)
         if message.position == 5:
             stopping.set()
-            await asyncio.sleep(0.01)
+            await until(lambda: group._consumers[THINGS]._signals.stopping)
 
-    async with group_of(events, state, ThingProjector(handle)):
+    async with group_of(events, state, ThingProjector(handle)) as group:
         await stopping.wait()
     assert seen.positions == [1, 2, 3, 4, 5]
     async with group_of(events, state, ThingProjector(seen)) as group:
@@ -171,7 +171,7 @@ async def test_an_outage_of_the_event_store_is_waited_for(
         await add(events, *things(2))
         await group.caught_up(10)
         store.error = error
-        await add(events, *things(2))
+        group._watch.seen(await add(events, *things(2)))  # the watch may have been in the outage before it saw them
         await until(lambda: group.statuses()[0].errors >= 2)
         (status,) = group.statuses()
         assert status.state is ConsumerState.RETRYING
@@ -191,7 +191,7 @@ async def test_what_was_handled_before_an_outage_is_committed_during_it(
         await add(events, *things(2))
         await seen.wait(2)
         store.error = StoreUnavailable("gone")
-        await add(events, *things(1))
+        group._watch.seen(await add(events, *things(1)))
         await until(lambda: group.statuses()[0].position == 2)
         store.error = None
         await group.caught_up(10)
