@@ -23,7 +23,7 @@ from evento import EventMessage
 from evento.components import Role, component_definition
 from evento.consumers import ConsumerId, ConsumerState, SqlConsumerStateStore
 from evento.consumers.head import HeadWatch
-from evento.errors import DefinitionError, Stopped, StoreUnavailable
+from evento.errors import DefinitionError, ReadModelBehind, Stopped, StoreUnavailable
 from evento.state_store import StateStore
 
 THINGS = ConsumerId("test_bundle", "ThingProjector", 1, "*")
@@ -99,6 +99,30 @@ async def test_a_stop_that_is_cancelled_leaves_no_task(events: StateStore, state
     stopping.cancel()
     await asyncio.wait({stopping})
     await until(lambda: asyncio.all_tasks() <= before)
+
+
+async def test_a_start_that_a_paused_projector_fails_waits_for_no_other(
+    events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    class OpenProjector(ThingProjector, version=1, wait_for_head_reached=True):
+        pass
+
+    class PausedProjector(ThingProjector, version=1, wait_for_head_reached=True):
+        pass
+
+    await add(events, *things(1))
+    await state.set_paused(ConsumerId("test_bundle", "PausedProjector", 1, "*"), True)
+    released = asyncio.Event()
+
+    async def hang(message: object) -> None:
+        await released.wait()
+
+    async with group_of(events, state, OpenProjector(hang), PausedProjector(hang)) as group:
+        with pytest.raises(ReadModelBehind, match="PausedProjector"):
+            await group.ready()
+        coroutines = [task.get_coro() for task in asyncio.all_tasks()]
+        assert not [one for one in coroutines if getattr(one, "__name__", "") == "wait_head_reached"]
+        released.set()
 
 
 async def test_a_stop_in_the_middle_of_a_page_comes_at_once(events: StateStore, state: SqlConsumerStateStore) -> None:

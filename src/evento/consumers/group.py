@@ -163,7 +163,16 @@ class ConsumerGroup:
 
         :raises ReadModelBehind: one of the projectors has paused itself, so that it will never get there.
         """
-        await asyncio.gather(*(consumer.wait_head_reached() for consumer in self._gates))
+        waits = [
+            asyncio.create_task(consumer.wait_head_reached(), name=f"evento-gate {consumer.id}")
+            for consumer in self._gates
+        ]
+        try:
+            await asyncio.gather(*waits)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
         self._start(lambda role: role is not Role.PROJECTOR)
 
     def _start(self, chosen: Callable[[Role], bool]) -> None:
