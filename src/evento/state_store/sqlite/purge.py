@@ -7,10 +7,12 @@ nothing is stored twice; and the removed positions as ranges, so that the gaps a
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Cursor", "Step", "amount", "as_ranges", "step"]
+from evento.state_store.ranges import as_ranges
+
+__all__ = ["Cursor", "Step", "amount", "step"]
 
 _EVENTS_A_STEP = 500
 _STREAMS_A_STEP = 100
@@ -77,17 +79,6 @@ def step(connection: sqlite3.Connection, now: int, *, deleted_before: int, curso
             _close(connection, stream)
         cursor = Cursor(deleted_at, stream + 1)
     return _finished(connection, cursor, aggregates, positions, remove=remove)
-
-
-def as_ranges(positions: Iterable[int]) -> list[tuple[int, int]]:
-    """Return positions as ranges of neighbours, both ends inclusive."""
-    ranges: list[tuple[int, int]] = []
-    for position in sorted(positions):
-        if ranges and ranges[-1][1] == position - 1:
-            ranges[-1] = (ranges[-1][0], position)
-        else:
-            ranges.append((position, position))
-    return ranges
 
 
 def _finished(

@@ -28,6 +28,7 @@ from evento.state_store.port import (
     Story,
     VerifyReport,
 )
+from evento.state_store.ranges import as_ranges
 from evento.state_store.sqlite import commands, failures, locks, purge, reader, schema, snapshots
 from evento.state_store.sqlite.checkpoints import Checkpoints
 from evento.state_store.sqlite.connections import open_reader, open_writer
@@ -256,7 +257,7 @@ class SqliteStateStore:
             positions += step.positions
             if progress is not None:
                 progress(len(positions), total)
-        return PurgeReport(aggregates, len(positions), tuple(purge.as_ranges(positions)))
+        return PurgeReport(aggregates, len(positions), tuple(as_ranges(positions)))
 
     # How operations reach the threads
 

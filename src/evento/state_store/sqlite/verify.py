@@ -12,9 +12,8 @@ from contextlib import closing
 from itertools import groupby
 from operator import itemgetter
 
-import msgspec
-
 from evento.state_store.port import VerifyReport
+from evento.state_store.rows import row_problems, state_problems
 from evento.state_store.sqlite import schema
 
 __all__ = ["Ended", "verify"]
@@ -48,9 +47,6 @@ _SNAPSHOTS = """
 SELECT p.aggregate_id, p.fingerprint, p.version, CAST(p.state AS BLOB), s.version
 FROM snapshots AS p LEFT JOIN streams AS s ON s.aggregate_id = p.aggregate_id
 """
-
-_decode_object = msgspec.json.Decoder(dict[str, object]).decode
-_decode_texts = msgspec.json.Decoder(dict[str, str]).decode
 
 
 class Ended(Exception):
@@ -118,7 +114,7 @@ class _Verification:
             if position != last + 1:
                 gaps.add((last + 1, position - 1))
             last = position
-            yield from _row(position, kind, payload, metadata)
+            yield from row_problems(position, kind, payload, metadata)
             self.events += 1
             if self.events % _PROGRESS_EVERY == 0:
                 self._progress(self.events, head)
@@ -191,26 +187,13 @@ class _Verification:
         for name, fingerprint, version, state, newest in self._connection.execute(_SNAPSHOTS):
             if newest is None or version > newest:
                 yield f"snapshot {fingerprint} of aggregate {name} is of version {version}, beyond {newest or 0}"
-            try:
-                msgspec.json.decode(state)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                yield f"snapshot {fingerprint} of aggregate {name} is not JSON: {error}"
+            yield from state_problems(name, fingerprint, state)
 
     def _file(self) -> Iterator[str]:
         """What SQLite itself finds."""
         for (finding,) in self._connection.execute("PRAGMA integrity_check"):
             if finding != "ok":
                 yield f"SQLite finds the file damaged: {finding}"
-
-
-def _row(position: int, kind: str, payload: bytes, metadata: bytes) -> Iterator[str]:
-    if kind not in ("domain", "service"):
-        yield f"event {position} is of the unknown kind {kind!r}"
-    for name, text, decode in (("payload", payload, _decode_object), ("metadata", metadata, _decode_texts)):
-        try:
-            decode(text)
-        except (msgspec.MsgspecError, UnicodeDecodeError, TypeError) as error:
-            yield f"the {name} of event {position} is not what it should be: {error}"
 
 
 def _objects(connection: sqlite3.Connection) -> dict[str, str]:

@@ -13,10 +13,9 @@ from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from evento.errors import Overloaded, StoreUnavailable
+from evento.state_store.waiting import uncancelled
 
-__all__ = ["Worker", "uncancelled"]
-
-T = TypeVar("T")
+__all__ = ["Worker"]
 
 
 class Closeable(Protocol):
@@ -204,20 +203,6 @@ class Worker(Generic[R]):
         self._jobs -= len(jobs)
         self._bytes -= total
         self._delivered(len(jobs), total)
-
-
-async def uncancelled(future: asyncio.Future[T]) -> T:
-    """Wait until ``future`` is done, even when the waiting task is cancelled meanwhile; then let the task be."""
-    cancelled: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        future.exception()  # seen, though nobody will ask for it
-        raise cancelled
-    return future.result()
 
 
 def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
