@@ -1,0 +1,259 @@
+"""Connections: how they are made, and how they are held and replaced.
+
+Every connection states what the store relies on when it begins, so that no default of a server, database or role can
+take it away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeAlias, TypeVar
+
+import asyncpg
+
+from evento.errors import DefinitionError, Overloaded, StoreUnavailable
+from evento.state_store.postgres import failures
+from evento.state_store.postgres.address import Address
+
+__all__ = ["Connection", "Connector", "Connections", "close"]
+
+T = TypeVar("T")
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+_CONNECT_SECONDS = 10.0
+_CLOSE_SECONDS = 2.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+_OLDEST_SERVER = (14, 0)
+_TRANSACTION_TIMEOUT_SINCE = (17, 0)
+_logger = logging.getLogger("evento.store")
+
+_PROMISES = {
+    # Under "repeatable read" a statement behind the lock would not see what the one before it has committed.
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    "synchronous_commit": "on",
+    "idle_session_timeout": "0",
+    "client_min_messages": "warning",
+}
+# Each statement is planned once for the life of its connection, whatever the tables hold by then and without
+# statistics, so that the plan must be right for any size: ranges of indexes, joined by nested loops, without sorting.
+_PLANS = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_sort": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_hashagg": "off",
+    "enable_indexscan": "on",
+    "enable_indexonlyscan": "on",
+    "enable_nestloop": "on",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+}
+
+
+class Connector:
+    """Makes connections to one database. ``timeout`` (seconds) bounds each statement, and each wait for a lock."""
+
+    def __init__(self, address: Address, *, timeout: float, read_only: bool) -> None:
+        self.address = address
+        self.timeout = timeout
+        self._read_only = read_only
+
+    async def connect(self, *, for_bulk: bool = False) -> Connection:
+        """Connect; ``for_bulk`` leaves plans to the server's judgement and lets statements take their time.
+
+        :raises StoreUnavailable: the database cannot be used now; nothing has happened.
+        """
+        try:
+            connection: Connection = await asyncpg.connect(
+                self.address.url,
+                timeout=min(_CONNECT_SECONDS, self.timeout),
+                command_timeout=None if for_bulk else self.timeout + 5,
+                server_settings=self._settings(for_bulk),
+            )
+        except asyncpg.ClientConfigurationError as error:
+            raise DefinitionError(f"{self.address}: {error}") from error
+        except failures.FAILURES as error:
+            raise failures.unavailable(error, self.address) from error
+        except ValueError as error:  # a URL that only the driver finds wrong; its text may hold the password
+            raise DefinitionError(f"{self.address}: its URL is malformed") from error
+        try:
+            await self._check(connection)
+        except BaseException as error:
+            connection.terminate()
+            raise failures.translated(error, self.address) from error
+        return connection
+
+    async def _check(self, connection: Connection) -> None:
+        version = connection.get_server_version()
+        if (version.major, version.minor) < _OLDEST_SERVER:
+            raise StoreUnavailable(f"{self.address}: PostgreSQL {version.major} is too old, use 14 or newer")
+        encoding = connection.get_settings().server_encoding
+        if encoding != "UTF8":
+            raise StoreUnavailable(
+                f"{self.address}: the database is encoded in {encoding}, which cannot keep every text: "
+                "create it with ENCODING 'UTF8'"
+            )
+        if (version.major, version.minor) >= _TRANSACTION_TIMEOUT_SINCE and not self._read_only:
+            # Also for the moment between a statement and the end of its transaction, if this process is paused there.
+            await connection.execute(f"SET transaction_timeout = {int(self.timeout * 1000) + 1000}")
+
+    def _settings(self, for_bulk: bool) -> Mapping[str, str]:
+        milliseconds = str(int(self.timeout * 1000))
+        schema = self.address.schema.replace('"', '""')
+        return {
+            "application_name": "evento-store",
+            # The temporary schema is last, so that nothing in it can stand for a table of ours.
+            "search_path": f'"{schema}", pg_temp',
+            "default_transaction_read_only": "on" if self._read_only else "off",
+            "statement_timeout": "0" if for_bulk else milliseconds,
+            "lock_timeout": milliseconds,
+            "idle_in_transaction_session_timeout": "0" if for_bulk else milliseconds,
+            **_PROMISES,
+            **({} if for_bulk else _PLANS),
+        }
+
+
+class Connections:
+    """A number of connections that are held, lent one operation at a time, and replaced when they are lost.
+
+    More than ``max_waiting`` operations that wait for one is :class:`Overloaded`.
+    """
+
+    def __init__(self, connector: Connector, *, size: int, max_waiting: int) -> None:
+        self._connector = connector
+        self._max_waiting = max_waiting
+        self._room = size
+        self._idle: list[Connection] = []
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._busy = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
+
+    async def open(self) -> None:
+        """Make the first connection, to know that it can be done."""
+        async with self.lend(0):
+            pass
+
+    async def aclose(self) -> None:
+        """Wait for the operations under way, then close all connections."""
+        await self._unused.wait()
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*map(close, idle))
+
+    async def run(self, operation: Callable[[Connection], Awaitable[T]], *, again: bool = True) -> T:
+        """Run an operation on a connection; when that is lost, on another one.
+
+        ``again=False`` is for writes that must not be done twice: their loss is an indeterminate
+        :class:`StoreUnavailable`.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._connector.timeout
+        maybe_done = False
+        while True:
+            try:
+                async with self.lend(deadline) as connection:
+                    return await operation(connection)
+            except StoreUnavailable as error:
+                error.definite = error.definite and not maybe_done
+                raise
+            except failures.FAILURES as error:
+                if not failures.is_lost(error):
+                    raise failures.unavailable(error, self._connector.address) from error
+                maybe_done = maybe_done or not again
+                if not again or loop.time() >= deadline:
+                    raise failures.unavailable(error, self._connector.address, definite=not maybe_done) from error
+
+    @asynccontextmanager
+    async def lend(self, deadline: float) -> AsyncIterator[Connection]:
+        """Lend a connection, a new one where there is none; after ``deadline`` (loop time) trying ends."""
+        await self._enter()
+        try:
+            connection = self._take() or await patiently(self._connector, deadline)
+            try:
+                yield connection
+            except BaseException as error:
+                if failures.is_lost(error):
+                    connection.terminate()
+                raise
+            finally:
+                if not connection.is_closed():
+                    self._idle.append(connection)
+        finally:
+            self._leave()
+
+    def _take(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return None
+
+    async def _enter(self) -> None:
+        self._busy += 1
+        self._unused.clear()
+        try:
+            if self._room:
+                self._room -= 1
+                return
+            if len(self._waiting) >= self._max_waiting:
+                raise Overloaded(
+                    f"the event store has too much to do: {len(self._waiting):,} operations wait; try again later",
+                    operations=len(self._waiting),
+                )
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._pass_on()
+                raise
+        except BaseException:
+            self._end()
+            raise
+
+    def _leave(self) -> None:
+        self._pass_on()
+        self._end()
+
+    def _pass_on(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._room += 1
+
+    def _end(self) -> None:
+        self._busy -= 1
+        if not self._busy:
+            self._unused.set()
+
+
+async def patiently(connector: Connector, deadline: float) -> Connection:
+    """Connect, trying again until ``deadline`` (loop time) while the server cannot be reached."""
+    loop = asyncio.get_running_loop()
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            return await connector.connect()
+        except StoreUnavailable as error:
+            if loop.time() + pause >= deadline:
+                raise
+            _logger.warning("%s; trying again", error)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+async def close(connection: Connection) -> None:
+    """Close a connection, with good manners if the server has them too."""
+    try:
+        await connection.close(timeout=_CLOSE_SECONDS)
+    except (*failures.FAILURES, TimeoutError):
+        connection.terminate()

@@ -1,0 +1,16 @@
+"""The PostgreSQL adapter does what every System State Store must do."""
+
+from __future__ import annotations
+
+import pytest
+from postgres_server import PostgresServer
+
+from evento.state_store.postgres import PostgresStateStore
+from evento.testing.conformance.state_store import StateStoreConformance
+from evento.testing.conformance.state_store.support import Factory
+
+
+class TestPostgres(StateStoreConformance):
+    @pytest.fixture
+    def factory(self, postgres: PostgresServer, postgres_schema: str) -> Factory:
+        return lambda: PostgresStateStore(postgres.url, schema=postgres_schema)
