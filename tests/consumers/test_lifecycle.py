@@ -251,7 +251,7 @@ async def test_a_crash_of_the_engine_is_never_silent(
         await group.caught_up(10)
         with caplog.at_level(logging.ERROR, "evento.consumers"):
             store.error = RuntimeError("a bug")
-            await add(events, *things(1))
+            group._watch.seen(await add(events, *things(1)))
             await until(lambda: group.statuses()[0].errors >= 2)
         (status,) = group.statuses()
         assert status.state is ConsumerState.RETRYING
