@@ -36,7 +36,7 @@ __all__ = [
     "EventInjection",
     "ProjectorDelivery",
     "Transactions",
-    "executor_of",
+    "event_handlers",
 ]
 
 
@@ -209,16 +209,9 @@ class ProjectorDelivery:
         self.role = component.role
         # Events come one at a time, so one injection serves them all.
         self._injection = EventInjection(commands=commands, queries=queries, standing=standing, head=head)
-        self._handlers: dict[str, EventHandler] = {}
-        for handler in component.handlers_of(HandlerKind.EVENT):
-            runner = HandlerRunner(
-                handler,
-                instance,
-                tracing=tracing,
-                interceptors=interceptors,
-                executor=executor_of(component, handler, executors or {}),
-            )
-            self._handlers[handler.payload_name] = EventHandler(consumer, component.role, runner)
+        self._handlers = event_handlers(
+            consumer, component, instance, tracing=tracing, interceptors=interceptors, executors=executors
+        )
         self.names: tuple[str, ...] = tuple(self._handlers)
 
     def handler_of(self, event: EventRecord) -> HandlerDefinition:
@@ -265,7 +258,34 @@ def _undecodable(payload: type[Payload], event: EventRecord) -> UndecodableEvent
     return UndecodableEvent(f"{event.name} at position {event.position} cannot be decoded")
 
 
-def executor_of(
+def event_handlers(
+    consumer: ConsumerId,
+    component: ComponentDefinition,
+    instance: object,
+    *,
+    tracing: TracingAgent | None,
+    interceptors: Sequence[Interceptor],
+    executors: Mapping[str, Executor] | None = None,
+) -> dict[str, EventHandler]:
+    """Return the handlers of a component by the wire names of their events.
+
+    :raises DefinitionError: one names an executor that the bundle does not have.
+    """
+    handlers: dict[str, EventHandler] = {}
+    for kind in (HandlerKind.EVENT, HandlerKind.SAGA_EVENT):
+        for handler in component.handlers_of(kind):
+            runner = HandlerRunner(
+                handler,
+                instance,
+                tracing=tracing,
+                interceptors=interceptors,
+                executor=_executor_of(component, handler, executors or {}),
+            )
+            handlers[handler.payload_name] = EventHandler(consumer, component.role, runner)
+    return handlers
+
+
+def _executor_of(
     component: ComponentDefinition, handler: HandlerDefinition, executors: Mapping[str, Executor]
 ) -> Executor | None:
     """Return the executor that a handler names; :class:`DefinitionError` when the bundle does not have it."""

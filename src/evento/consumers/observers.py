@@ -8,12 +8,10 @@ from concurrent.futures import Executor
 from evento.components import (
     ComponentDefinition,
     HandlerDefinition,
-    HandlerKind,
-    HandlerRunner,
     Interceptor,
     TracingAgent,
 )
-from evento.consumers.delivery import EventHandler, EventInjection, executor_of
+from evento.consumers.delivery import EventInjection, event_handlers
 from evento.consumers.port import ConsumerId
 from evento.consumers.status import Standing
 from evento.gateway import CommandGateway, QueryGateway
@@ -51,16 +49,9 @@ class ObserverDelivery:
         self._commands = commands
         self._queries = queries
         self._standing = standing
-        self._handlers: dict[str, EventHandler] = {}
-        for handler in component.handlers_of(HandlerKind.EVENT):
-            runner = HandlerRunner(
-                handler,
-                instance,
-                tracing=tracing,
-                interceptors=interceptors,
-                executor=executor_of(component, handler, executors or {}),
-            )
-            self._handlers[handler.payload_name] = EventHandler(consumer, component.role, runner)
+        self._handlers = event_handlers(
+            consumer, component, instance, tracing=tracing, interceptors=interceptors, executors=executors
+        )
         self.names: tuple[str, ...] = tuple(self._handlers)
 
     def handler_of(self, event: EventRecord) -> HandlerDefinition:

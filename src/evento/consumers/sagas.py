@@ -10,13 +10,11 @@ import msgspec
 from evento.components import (
     ComponentDefinition,
     HandlerDefinition,
-    HandlerKind,
-    HandlerRunner,
     Interceptor,
     SagaState,
     TracingAgent,
 )
-from evento.consumers.delivery import CheckpointScope, EventHandler, EventInjection
+from evento.consumers.delivery import CheckpointScope, EventHandler, EventInjection, event_handlers
 from evento.consumers.failures import SagaError, UndecodableEvent
 from evento.consumers.port import ConsumerId, StoredSaga
 from evento.consumers.saga_changes import NONE, SagaChanges
@@ -70,10 +68,7 @@ class SagaDelivery:
         self._injection = EventInjection(commands=commands, queries=queries, standing=standing, head=int)
         self._state = cast(type[SagaState], component.state)
         self._decoder = decoder_for(self._state)
-        self._handlers: dict[str, EventHandler] = {}
-        for handler in component.handlers_of(HandlerKind.SAGA_EVENT):
-            runner = HandlerRunner(handler, instance, tracing=tracing, interceptors=interceptors)
-            self._handlers[handler.payload_name] = EventHandler(consumer, component.role, runner)
+        self._handlers = event_handlers(consumer, component, instance, tracing=tracing, interceptors=interceptors)
         self.names: tuple[str, ...] = tuple(self._handlers)
         self._groups: dict[str, str] = {}
         """The associations of sagas with dead events, and under which one their events wait."""
