@@ -12,6 +12,7 @@ from evento.consumers.dead_events import dead_event, summary_of, waiting_event
 from evento.consumers.failures import MIN_DELAY, Backoff, UndecodableEvent, is_transient
 from evento.consumers.head import HeadWatch
 from evento.consumers.lanes import Lane, Lanes
+from evento.consumers.notices import Notices
 from evento.consumers.observers import ObserverDelivery
 from evento.consumers.port import ConsumerId, ConsumerLease, ConsumerStateStore, DeadEvent
 from evento.consumers.progress import SCAN_INTERVAL
@@ -72,6 +73,7 @@ class Observation:
         self._watch = watch
         self._standing = standing
         self._signals = signals
+        self._notices = Notices(self._consumer, delivery.role, standing=standing, signals=signals)
         self._waiters = waiters
         self._settings = settings
         self._window = Window(standing.committed, finished)
@@ -162,7 +164,7 @@ class Observation:
                 return page
             except (StoreUnavailable, Overloaded, ConnectionError, TimeoutError) as error:
                 delay = backoff.next()
-                logger.warning("%s cannot read the event store (again in %.1f s): %s", self._consumer, delay, error)
+                self._notices.cannot_read(error, delay)
                 await self._failing(error)
                 await self._commit_if_due()
                 if await self._signals.doze(delay):
@@ -196,20 +198,10 @@ class Observation:
         self._standing.state = ConsumerState.PAUSED
         if not self._said_why:
             self._said_why = True
-            self._say_why()
+            self._notices.paused(self._window.watermark)
         # A success of those that are begun ends it too, where too many had failed.
         while self._is_paused and not self._signals.stopping and not self._retries.due(monotonic()):
             await self._rest()
-
-    def _say_why(self) -> None:
-        if self._signals.paused:
-            logger.warning("%s is paused, on request, at position %d", self._consumer, self._window.watermark)
-            return
-        logger.error(
-            "%s has paused itself after %d dead events without a success in between (last: %s): mend the cause, then "
-            "resume it, or restart the bundle",
-            self._consumer, self._standing.dead_streak, self._standing.last_error,
-        )  # fmt: skip
 
     @property
     def _is_paused(self) -> bool:
@@ -319,10 +311,7 @@ class Observation:
                 self._park(event, error, attempts)
                 break
             delay = outages.next() if transient else retries.next()
-            logger.warning(
-                "%s: %s of %s at position %d failed (attempt %d, again in %.2f s): %s",
-                self._consumer, handler.name, event.name, event.position, attempts, delay, summary_of(error),
-            )  # fmt: skip
+            self._notices.failed(event, handler, error, attempts=attempts, delay=delay)
             if await self._back_off(error, delay):
                 return
         self._finish(event)
@@ -375,12 +364,7 @@ class Observation:
         self._parked.append(dead_event(event, key, error, attempts))
         if key is not None:
             self._held.add(key)
-        logger.error(
-            "%s: %s at position %d is in the dead event queue after %d attempts%s: %s",
-            self._consumer, event.name, event.position, attempts,
-            "" if key is None else f"; later events of {key} wait behind it", summary_of(error),
-            exc_info=error,
-        )  # fmt: skip
+        self._notices.parked(event, key, error, attempts=attempts)
 
     async def _failing(self, error: BaseException) -> None:
         self._standing.failed(error)
@@ -388,7 +372,7 @@ class Observation:
         try:
             await self._consumer_store.record_error(self._lease, summary_of(error))
         except StoreUnavailable as problem:
-            logger.warning("%s could not write down its last error: %s", self._consumer, problem)
+            self._notices.cannot_note(problem)
 
     def _settle(self, *, retrying: bool = False) -> None:
         """Say what the observer is doing."""
@@ -463,9 +447,4 @@ class Observation:
             self._first_head = head
         if self._lanes is not None and self._window.watermark < self._first_head:
             return
-        if not self._standing.head_reached.is_set():
-            self._standing.head_reached.set()
-            logger.info(
-                "%s head reached: %s - Version: %d - Context: %s",
-                self._delivery.role.value, self._consumer.component, self._consumer.version, self._consumer.context,
-            )  # fmt: skip
+        self._notices.head_reached()

@@ -14,6 +14,7 @@ from evento.consumers.dead_events import dead_event, summary_of, waiting_event
 from evento.consumers.delivery import Delivery
 from evento.consumers.failures import Backoff, UndecodableEvent, is_transient
 from evento.consumers.head import HeadWatch
+from evento.consumers.notices import Notices
 from evento.consumers.port import ConsumerId, ConsumerLease, ConsumerStateStore
 from evento.consumers.progress import Progress
 from evento.consumers.retries import Retries
@@ -64,6 +65,7 @@ class Tenure:
         self._watch = watch
         self._standing = standing
         self._signals = signals
+        self._notices = Notices(self._consumer, delivery.role, standing=standing, signals=signals)
         self._settings = settings
         self._progress = Progress(
             consumer_store, lease, standing=standing, waiters=waiters, interval=settings.checkpoint_interval
@@ -112,7 +114,7 @@ class Tenure:
         progress.scanned(page.scanned_to)
         self._watch.seen(page.head)
         if page.scanned_to >= page.head:
-            self._reached_head()
+            self._notices.head_reached()
             await self._wait_for_more()
         elif progress.position == before:
             await self._signals.rest(1.0)  # a store that neither finds nor scans must not make this a busy loop
@@ -135,7 +137,7 @@ class Tenure:
                 return page
             except (StoreUnavailable, Overloaded, ConnectionError, TimeoutError) as error:
                 delay = backoff.next()
-                logger.warning("%s cannot read the event store (again in %.1f s): %s", self._consumer, delay, error)
+                self._notices.cannot_read(error, delay)
                 await self._progress.commit()
                 await self._failing(error)
                 if await self._signals.doze(delay):
@@ -222,10 +224,7 @@ class Tenure:
                 await self._park(event, error, attempts)
                 return self._standing.dead_streak < self._settings.max_dead_streak
             delay = outages.next() if transient else retries.next()
-            logger.warning(
-                "%s: %s of %s at position %d failed (attempt %d, again in %.2f s): %s",
-                self._consumer, handler.name, event.name, event.position, attempts, delay, summary_of(error),
-            )  # fmt: skip
+            self._notices.failed(event, handler, error, attempts=attempts, delay=delay)
             await self._progress.commit()
             await self._failing(error)
             if await self._signals.back_off(delay):
@@ -272,12 +271,7 @@ class Tenure:
         if key is not None and key not in self._held:
             self._held.add(key)
             await self._delivery.hold(key, self._progress)
-        logger.error(
-            "%s: %s at position %d is in the dead event queue after %d attempts%s: %s",
-            self._consumer, event.name, event.position, attempts,
-            "" if key is None else f"; later events of {key} wait behind it", summary_of(error),
-            exc_info=error,
-        )  # fmt: skip
+        self._notices.parked(event, key, error, attempts=attempts)
 
     async def _retry(self) -> None:
         """Handle some dead events again, between events of the stream."""
@@ -310,22 +304,12 @@ class Tenure:
         await self._progress.commit()
         if self._standing.state is not ConsumerState.PAUSED:
             self._standing.state = ConsumerState.PAUSED
-            self._say_why()
+            self._notices.paused(self._progress.position)
         while self._is_paused and not self._signals.stopping:
             now = monotonic()
             if self._retries.due(now):
                 return
             await self._signals.rest(min(self._retries.due_in(now), IDLE))
-
-    def _say_why(self) -> None:
-        if self._signals.paused:
-            logger.warning("%s is paused, on request, at position %d", self._consumer, self._progress.position)
-            return
-        logger.error(
-            "%s has paused itself after %d dead events without a success in between (last: %s): mend the cause, then "
-            "resume it, or restart the bundle",
-            self._consumer, self._standing.dead_streak, self._standing.last_error,
-        )  # fmt: skip
 
     async def _failing(self, error: BaseException) -> None:
         self._standing.state = ConsumerState.RETRYING
@@ -333,20 +317,9 @@ class Tenure:
         try:
             await self._consumer_store.record_error(self._lease, summary_of(error))
         except StoreUnavailable as problem:
-            logger.warning("%s could not write down its last error: %s", self._consumer, problem)
+            self._notices.cannot_note(problem)
 
     # Reports -----------------------------------------------------------------------------------------------------
-
-    def _reached_head(self) -> None:
-        if not self._standing.head_reached.is_set():
-            self._standing.head_reached.set()
-            logger.info(
-                "%s head reached: %s - Version: %d - Context: %s",
-                self._delivery.role.value,
-                self._consumer.component,
-                self._consumer.version,
-                self._consumer.context,
-            )
 
     def _report(self) -> None:
         if monotonic() >= self._report_at:
