@@ -24,9 +24,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evento.consumers.port import ConsumerId, DeadEvent, DeadEventFilter
 from evento.consumers.sqlalchemy_store.damage import damaged
-from evento.consumers.sqlalchemy_store.dialects import database_now
 from evento.consumers.sqlalchemy_store.identity import fields_of, is_of
 from evento.consumers.sqlalchemy_store.schema import dead_events
+from evento.databases import database_now
 from evento.errors import PayloadError
 
 __all__ = [

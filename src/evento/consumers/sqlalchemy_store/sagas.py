@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evento.consumers.port import ConsumerId, SagaChange, StoredSaga
 from evento.consumers.sqlalchemy_store.damage import damaged
-from evento.consumers.sqlalchemy_store.dialects import database_now
 from evento.consumers.sqlalchemy_store.identity import fields_of, is_of
 from evento.consumers.sqlalchemy_store.schema import saga_associations, sagas
+from evento.databases import database_now
 
 __all__ = ["find_saga", "list_sagas", "write_sagas"]
 

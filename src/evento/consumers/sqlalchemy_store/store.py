@@ -34,13 +34,13 @@ from evento.consumers.port import (
 )
 from evento.consumers.sqlalchemy_store import dead_events as queue
 from evento.consumers.sqlalchemy_store.damage import damaged, integers
-from evento.consumers.sqlalchemy_store.dialects import database_now, make_engine, probe
 from evento.consumers.sqlalchemy_store.directions import list_directions, note_request
 from evento.consumers.sqlalchemy_store.finished import finished_positions, write_finished
 from evento.consumers.sqlalchemy_store.identity import fields_of as _fields
 from evento.consumers.sqlalchemy_store.identity import is_of as _is
 from evento.consumers.sqlalchemy_store.sagas import find_saga, list_sagas, write_sagas
 from evento.consumers.sqlalchemy_store.schema import check_schema, consumers, migrate
+from evento.databases import database_now, make_engine, probe
 from evento.errors import EventoError, LeaseLost, StoreUnavailable
 
 __all__ = ["SqlConsumerStateStore"]

@@ -1,4 +1,4 @@
-"""What differs between the databases: the clock, the settings of a connection, the driver to install."""
+"""What differs between SQL databases: the clock, the settings of a connection, the driver to install."""
 
 from __future__ import annotations
 
@@ -45,20 +45,23 @@ def _mysql_now(element: database_now, compiler: Any, **options: Any) -> str:
     return "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)"
 
 
-def make_engine(text: str, *, timeout: float, read_only: bool = False) -> AsyncEngine:
+def make_engine(
+    text: str, *, timeout: float, read_only: bool = False, option: str = "consumer_state_store"
+) -> AsyncEngine:
     """Make the engine of a URL; nothing is connected yet. ``timeout`` (seconds) bounds the wait for a lock of SQLite.
 
+    :param option: what the URL was given as, for the messages of errors.
     :raises DefinitionError: the URL is malformed, its driver is not async, or not installed.
     """
     try:
         url = make_url(text)
     except ArgumentError as error:
         raise DefinitionError(
-            f"consumer_state_store={text!r} is no SQLAlchemy URL: write it like sqlite+aiosqlite:///shop-consumers.db"
+            f"{option}={text!r} is no SQLAlchemy URL: write it like sqlite+aiosqlite:///shop-consumers.db"
         ) from error
     backend = url.get_backend_name()
     if backend not in _DRIVERS:
-        raise DefinitionError(f"consumer state cannot be kept in {backend!r}: use {', '.join(sorted(_DRIVERS))}")
+        raise DefinitionError(f"{option} cannot be kept in {backend!r}: use {', '.join(sorted(_DRIVERS))}")
     driver = _DRIVERS[backend]
     if "+" not in url.drivername:
         url = url.set(drivername=f"{backend}+{driver}")
