@@ -8,6 +8,9 @@ Promises that hold for all adapters (``evento.testing.conformance`` checks them)
 * Versions of an aggregate are 1, 2, 3 ...; an append with an expected version is refused unless it is the current one.
 * One command id has one event. An append whose command id is known returns the stored event, whatever it expected.
 * A deleted aggregate takes no further event.
+
+The structs travel as arrays (msgpack): a field that is added goes to the end and has a default, so that a server and
+a bundle of neighbouring versions understand each other.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ MAX_TOMBSTONE_SECONDS = 300.0
 """How long a tombstone refuses a late append: the longest deadline that a request may have."""
 
 
-class NewEvent(msgspec.Struct, frozen=True, gc=False):
+class NewEvent(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """An event that is not stored yet: an :class:`EventRecord` without position and version."""
 
     context: str
@@ -65,14 +68,14 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
     timestamp: int
 
 
-class Lease(msgspec.Struct, frozen=True):
+class Lease(msgspec.Struct, frozen=True, array_like=True):
     """A held lock: ``token`` is the fencing token, which rises with every grant of ``lock_id``."""
 
     lock_id: str
     token: int
 
 
-class Append(msgspec.Struct, frozen=True, gc=False):
+class Append(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One event to store, and under which conditions.
 
     ``expected_version``: the aggregate's version that the event was decided on (0: no events yet); None: not checked.
@@ -89,14 +92,14 @@ class Append(msgspec.Struct, frozen=True, gc=False):
     lease: Lease | None = None
 
 
-class Appended(msgspec.Struct, frozen=True, gc=False):
+class Appended(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """The event is on disk."""
 
     record: EventRecord
     boundary_version: int = 0
 
 
-class AlreadyStored(msgspec.Struct, frozen=True):
+class AlreadyStored(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The command id is known: this is its event, nothing was added.
 
     ``record`` is None when the event was purged: the aggregate was deleted since.
@@ -107,7 +110,7 @@ class AlreadyStored(msgspec.Struct, frozen=True):
     aggregate_id: str | None
 
 
-class Conflict(msgspec.Struct, frozen=True):
+class Conflict(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Decided on an old state. ``missing`` are the aggregate's events after ``expected_version`` (at most a page)."""
 
     version: int
@@ -115,19 +118,19 @@ class Conflict(msgspec.Struct, frozen=True):
     missing: tuple[EventRecord, ...] = ()
 
 
-class Deleted(msgspec.Struct, frozen=True):
+class Deleted(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The aggregate is deleted (``deleted_at`` in microseconds since 1970)."""
 
     deleted_at: int
 
 
-class Refused(msgspec.Struct, frozen=True):
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A tombstone refuses this command id: the command was answered with ``error`` before."""
 
     error: ErrorData
 
 
-class LeaseIsLost(msgspec.Struct, frozen=True):
+class LeaseIsLost(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The lease of the append is not held any more."""
 
 
@@ -135,7 +138,7 @@ AppendOutcome: TypeAlias = Appended | AlreadyStored | Conflict | Deleted | Refus
 LookupResult: TypeAlias = AlreadyStored | Refused | None
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     """The folded state of an aggregate after ``version``, as JSON; valid for one ``fingerprint`` only."""
 
     aggregate_id: str
@@ -145,7 +148,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     updated_at: int = 0
 
 
-class Story(msgspec.Struct, frozen=True):
+class Story(msgspec.Struct, frozen=True, array_like=True):
     """What an aggregate's state is made of: a snapshot and the events after it, up to ``version``.
 
     ``version`` is 0 and ``deleted_at`` None for an aggregate without events. ``boundary_version`` is that of the
@@ -160,7 +163,7 @@ class Story(msgspec.Struct, frozen=True):
     events: Sequence[EventRecord]
 
 
-class Page(msgspec.Struct, frozen=True):
+class Page(msgspec.Struct, frozen=True, array_like=True):
     """Events after a position, ascending, and the position up to which the store has looked.
 
     ``scanned_to`` >= the last event's position: a selective reader advances although nothing matched. There may be
@@ -173,7 +176,7 @@ class Page(msgspec.Struct, frozen=True):
     head: int
 
 
-class EventFilter(msgspec.Struct, frozen=True):
+class EventFilter(msgspec.Struct, frozen=True, array_like=True):
     """Which events to search; all conditions must hold. Times are microseconds since 1970, ``until`` is exclusive."""
 
     name: str | None = None

@@ -57,6 +57,9 @@ class SqliteStateStore:
     (:class:`~evento.errors.StoreInUse`) and ends with its process. ``lock=False`` leaves that to you, where the file
     system has no locks. With ``read_only`` the file is read without the lock, also while another process writes it.
 
+    Leases end when the file is opened, since nobody else has it and so their holders are dead; a server keeps them
+    (``keep_leases``), because their holders are in other processes.
+
     ``max_queued`` operations and ``max_queued_bytes`` bound what waits to be written and, counted apart, to be read:
     beyond that, operations raise :class:`~evento.errors.Overloaded`. ``clock`` gives the store's time in microseconds
     since 1970, by which leases and tombstones expire.
@@ -68,6 +71,7 @@ class SqliteStateStore:
         *,
         read_only: bool = False,
         lock: bool = True,
+        keep_leases: bool = False,
         max_queued: int = 10_000,
         max_queued_bytes: int = 64 * 1024 * 1024,
         clock: Callable[[], int] | None = None,
@@ -77,6 +81,7 @@ class SqliteStateStore:
         self._path = None if path is None else Path(path)
         self._read_only = read_only
         self._lock = lock
+        self._keep_leases = keep_leases
         self._max_queued = max_queued
         self._max_queued_bytes = max_queued_bytes
         self._clock = clock or steady_clock()
@@ -313,7 +318,7 @@ class SqliteStateStore:
 
     def _open_writer(self) -> Writer:
         path = self._path.resolve() if self._path is not None else None
-        self._writer = Writer(path, lock=self._lock, clock=self._clock)
+        self._writer = Writer(path, lock=self._lock, keep_leases=self._keep_leases, clock=self._clock)
         return self._writer
 
     def _open_reader(self) -> sqlite3.Connection:

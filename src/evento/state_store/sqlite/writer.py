@@ -28,7 +28,7 @@ class Writer:
     ``path`` None is a database in memory. ``clock`` gives the store's time in microseconds since 1970.
     """
 
-    def __init__(self, path: Path | None, *, lock: bool, clock: Callable[[], int]) -> None:
+    def __init__(self, path: Path | None, *, lock: bool, keep_leases: bool, clock: Callable[[], int]) -> None:
         self._location = str(path) if path is not None else "the event store in memory"
         self._clock = clock
         self._lock: FileLock | None = None
@@ -46,7 +46,7 @@ class Writer:
             raise failures.translated(error, self._location) from error
         try:
             schema.migrate(self._db, self._location)
-            if self._lock is not None:
+            if self._lock is not None and not keep_leases:
                 locks.end_all(self._db)  # nobody else has the file, so who held a lease is dead
             self.identity = schema.identity(self._db)
             self.head = reader.head(self._db)

@@ -1,0 +1,136 @@
+"""Serving appends: a bundle's batch goes into the store's own queue, and is answered when all of it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from evento.errors import EventoError, Overloaded, error_to_data
+from evento.gateway.nats import Delivery
+from evento.gateway.nats.calls import Answer, encode
+from evento.messages import EventRecord
+from evento.server.store.counters import StoreCounters
+from evento.state_store import AlreadyStored, Append, Appended, AppendOutcome, Conflict, StateStore
+from evento.state_store.remote import wire
+
+__all__ = ["Appending"]
+
+logger = logging.getLogger("evento.server.store")
+
+
+class Appending:
+    """Serves ``store.append`` without a task for each request: the futures of the store tell when it is done."""
+
+    def __init__(
+        self,
+        store: StateStore,
+        counters: StoreCounters,
+        *,
+        stored: Callable[[EventRecord], None],
+        max_answer: int,
+    ) -> None:
+        self._store = store
+        self._counters = counters
+        self._stored = stored
+        self._max_answer = max_answer
+        self._open: set[Batch] = set()
+        self._idle: asyncio.Event | None = None
+
+    def serve(self, delivery: Delivery) -> None:
+        """Queue a batch of appends."""
+        counters = self._counters
+        try:
+            call: wire.AppendCall = wire.OPERATIONS["append"].decode_call(delivery.data)
+        except EventoError as error:
+            counters.errors["append"] += 1
+            delivery.respond(encode(Answer[None](error_to_data(error))))
+            return
+        batch = Batch(delivery, len(call.appends), self._answer)
+        self._open.add(batch)
+        counters.in_flight += 1
+        for number, append in enumerate(call.appends):
+            self._queue(batch, number, append)
+        if not call.appends:
+            self._answer(batch)
+
+    async def drained(self) -> None:
+        """Wait until every batch is answered; the store brings each append to an outcome."""
+        if self._open:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
+
+    def _queue(self, batch: Batch, number: int, append: Append) -> None:
+        try:
+            future = self._store.append(append)
+        except EventoError as error:
+            batch.settle(number, wire.Failed(error_to_data(error)))
+            return
+        future.add_done_callback(lambda done: batch.settle(number, self._outcome(append, done)))
+
+    def _outcome(self, append: Append, future: asyncio.Future[AppendOutcome]) -> wire.WireOutcome:
+        counters = self._counters
+        if future.cancelled():
+            error: BaseException | None = EventoError("the append was cancelled in the server")
+        else:
+            error = future.exception()
+        if error is not None:
+            if not isinstance(error, EventoError):
+                logger.error("an append of %s failed", append.event.name, exc_info=error)
+            counters.outcomes[type(error).__name__] += 1
+            return wire.Failed(error_to_data(error))
+        outcome = future.result()
+        counters.outcomes[type(outcome).__name__] += 1
+        if isinstance(outcome, Appended):
+            counters.appended += 1
+            counters.appended_bytes += len(append.event.payload)
+            record = outcome.record
+            self._stored(record)
+            return wire.Stored(record.position, record.version, outcome.boundary_version)
+        return outcome
+
+    def _answer(self, batch: Batch) -> None:
+        self._open.discard(batch)
+        self._counters.in_flight -= 1
+        self._counters.took("append", asyncio.get_running_loop().time() - batch.since)
+        batch.delivery.respond(self._encoded(batch))
+        if not self._open and self._idle is not None:
+            self._idle.set()
+
+    def _encoded(self, batch: Batch) -> bytes:
+        data = encode(Answer(None, batch.outcomes))
+        if len(data) <= self._max_answer:
+            return data
+        return encode(Answer(None, [_shortened(outcome) for outcome in batch.outcomes]))
+
+
+def _shortened(outcome: wire.WireOutcome | None) -> wire.WireOutcome | None:
+    """Leave out the events that came along for convenience: they can be read again."""
+    match outcome:
+        case Conflict(version, boundary_version):
+            return Conflict(version, boundary_version)
+        case AlreadyStored(record) if record is not None:
+            return wire.Failed(
+                error_to_data(Overloaded(f"{record.name} is stored already and too large to be answered with others"))
+            )
+    return outcome
+
+
+class Batch:
+    """One request of appends: its outcomes come in any order and are answered in theirs."""
+
+    __slots__ = ("_done", "_missing", "delivery", "outcomes", "since")
+
+    def __init__(self, delivery: Delivery, size: int, done: Callable[[Batch], None]) -> None:
+        self.delivery = delivery
+        self.outcomes: list[wire.WireOutcome | None] = [None] * size
+        self.since = asyncio.get_running_loop().time()
+        self._missing = size
+        self._done = done
+
+    def settle(self, number: int, outcome: wire.WireOutcome) -> None:
+        """Note an outcome; the last one answers the request."""
+        self.outcomes[number] = outcome
+        self._missing -= 1
+        if not self._missing:
+            self._done(self)

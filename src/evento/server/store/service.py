@@ -1,0 +1,189 @@
+"""StoreService: answers ``store.*`` requests from any System State Store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from evento.errors import EventoError, Overloaded, error_to_data
+from evento.gateway.nats import Delivery, NatsConnection, Subscription
+from evento.gateway.nats.calls import Answer, Operation, encode
+from evento.messages import EventRecord
+from evento.server.store.appending import Appending
+from evento.server.store.counters import StoreCounters
+from evento.server.store.head import HeadPublisher
+from evento.server.store.jobs import Jobs
+from evento.state_store import Page, StateStore
+from evento.state_store.remote import wire
+
+__all__ = ["StoreService"]
+
+logger = logging.getLogger("evento.server.store")
+
+QUEUE_GROUP = "evento"
+_MAX_SECONDS = 300.0
+_EVENT_OVERHEAD = 512
+
+Run = Callable[[Any], Awaitable[Any]]
+
+
+class StoreService:
+    """Serves a store to the bundles of a cluster; several servers may serve one database.
+
+    Connection and store must be open, and stay open until the service is closed. Requests beyond the bounds are
+    answered with :class:`~evento.errors.Overloaded` at once, and a request whose deadline has passed is not started.
+
+    :param max_reads: reads that run or wait at a time.
+    :param max_fetches: page reads that run at a time, each up to a page's bytes in memory; others wait among the reads.
+    """
+
+    def __init__(
+        self, connection: NatsConnection, store: StateStore, *, max_reads: int = 2048, max_fetches: int = 8
+    ) -> None:
+        self._connection = connection
+        self._store = store
+        self._max_reads = max_reads
+        self._fetches = asyncio.Semaphore(max_fetches)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._subscriptions: list[Subscription] = []
+        self._room = connection.max_payload // 2  # leaves one event beyond it its place
+        self.counters = StoreCounters()
+        self._head = HeadPublisher(connection, store.store_id)
+        self._appending = Appending(store, self.counters, stored=self._stored, max_answer=connection.max_payload)
+        self._jobs = Jobs(connection)
+
+    async def __aenter__(self) -> StoreService:
+        """Start serving."""
+        self.counters.head = await self._store.head()
+        try:
+            await self._subscribe("append", self._appending.serve)
+            for name, run in self._operations().items():
+                await self._subscribe(name, self._server(name, run))
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Take no further request, and answer what is under way."""
+        while self._subscriptions:
+            await self._subscriptions.pop().drain()
+        await self._appending.drained()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._jobs.close()
+
+    def _operations(self) -> dict[str, Run]:
+        store = self._store
+        return {
+            "story": self._story,
+            "fetch": self._fetch,
+            "identity": self._identity,
+            "head": lambda call: store.head(),
+            "snapshot": lambda call: store.snapshot(call.snapshot),
+            "lookup": lambda call: store.lookup(call.command_id),
+            "reject": lambda call: store.reject(call.command_id, call.error),
+            "lock": lambda call: store.lock(call.lock_id, owner=call.owner, ttl=call.ttl),
+            "renew": lambda call: store.renew(call.lease, ttl=call.ttl),
+            "unlock": lambda call: store.unlock(call.lease),
+            "search": self._search,
+            "event": lambda call: store.event(call.position),
+            "info": lambda call: store.info(),
+            "verify": lambda call: self._jobs.start(store.verify),
+            "purge": lambda call: self._jobs.start(
+                lambda progress: store.purge(
+                    deleted_before=call.deleted_before, dry_run=call.dry_run, progress=progress
+                )
+            ),
+        }
+
+    async def _fetch(self, call: wire.FetchCall) -> Page:
+        async with self._fetches:
+            page = await self._store.fetch(
+                call.after,
+                contexts=call.contexts,
+                names=call.names,
+                limit=call.limit,
+                max_bytes=min(call.max_bytes, self._room),
+            )
+        fitting = fit(page.events, self._room)
+        if fitting < len(page.events):
+            events = page.events[:fitting]
+            page = replace(page, events=events, scanned_to=events[-1].position)
+        self.counters.fetched += len(page.events)
+        return page
+
+    async def _story(self, call: wire.StoryCall) -> wire.PartialStory:
+        story = await self._store.story(
+            call.aggregate_id,
+            boundary=call.boundary,
+            fingerprint=call.fingerprint,
+            after_version=call.after_version,
+        )
+        fitting = fit(story.events, self._room - (len(story.snapshot.state) if story.snapshot is not None else 0))
+        if fitting == len(story.events):
+            return wire.PartialStory(story)
+        return wire.PartialStory(replace(story, events=story.events[:fitting]), more=True)
+
+    async def _search(self, call: wire.SearchCall) -> wire.Found:
+        events = await self._store.search(
+            call.criteria, after=call.after, before=call.before, limit=call.limit, descending=call.descending
+        )
+        fitting = fit(events, self._room)
+        return wire.Found(list(events[:fitting]), more=fitting < len(events))
+
+    async def _identity(self, call: wire.Call) -> wire.Identity:
+        return wire.Identity(self._store.store_id, self._store.epoch, await self._store.head())
+
+    async def _subscribe(self, name: str, serve: Callable[[Delivery], None]) -> None:
+        subject = self._connection.subjects.store(name)
+        self._subscriptions.append(await self._connection.subscribe(subject, serve, queue=QUEUE_GROUP))
+
+    def _server(self, name: str, run: Run) -> Callable[[Delivery], None]:
+        operation = wire.OPERATIONS[name]
+
+        def serve(delivery: Delivery) -> None:
+            if len(self._tasks) >= self._max_reads:
+                self.counters.refused += 1
+                error = Overloaded(f"store.{name} was refused: {len(self._tasks)} operations run in this server")
+                delivery.respond(encode(Answer[None](error_to_data(error))))
+                return
+            task = asyncio.create_task(self._serve(name, operation, run, delivery))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        return serve
+
+    async def _serve(self, name: str, operation: Operation, run: Run, delivery: Delivery) -> None:
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        try:
+            call: wire.Call = operation.decode_call(delivery.data)
+            async with asyncio.timeout(min(call.remaining, _MAX_SECONDS)):
+                delivery.respond(encode(Answer(None, await run(call))))
+        except TimeoutError:
+            self.counters.expired += 1  # nobody waits for an answer any more
+            return
+        except Exception as error:
+            if not isinstance(error, EventoError):
+                logger.exception("store.%s failed", name)
+            self.counters.errors[name] += 1
+            delivery.respond(encode(Answer[None](error_to_data(error))))
+        self.counters.took(name, loop.time() - since)
+
+    def _stored(self, record: EventRecord) -> None:
+        self.counters.head = max(self.counters.head, record.position)
+        self._head.stored(record)
+
+
+def fit(events: Sequence[EventRecord], room: int) -> int:
+    """Return how many of the first events fit into ``room`` bytes: at least one."""
+    for number, event in enumerate(events):
+        room -= len(event.payload) + len(event.metadata) + _EVENT_OVERHEAD
+        if room < 0:
+            return max(number, 1)
+    return len(events)

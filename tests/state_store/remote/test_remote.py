@@ -1,0 +1,179 @@
+"""What the way to the server adds: lost connections, servers that come and go, messages with an end to their size."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from nats_server import NatsServer, nats_server
+
+from evento.errors import ErrorData, Overloaded, StoreMismatch, StoreUnavailable
+from evento.gateway.nats import NatsConnection
+from evento.messages import EventRecord
+from evento.server.store import StoreService
+from evento.state_store import AlreadyStored, Append, Appended, EventFilter, Snapshot
+from evento.state_store.remote import RemoteStateStore
+from evento.state_store.sqlite import SqliteStateStore
+from evento.testing.conformance.state_store.support import append, filled, new_event, stored
+
+Connecting = Callable[[str], NatsConnection]
+
+
+@pytest.fixture
+async def remote(connection: NatsConnection) -> AsyncIterator[RemoteStateStore]:
+    async with RemoteStateStore(connection) as store:
+        yield store
+
+
+async def test_a_store_waits_for_its_server(connecting: Connecting, backing: SqliteStateStore) -> None:
+    async with connecting("shop") as connection:
+        opening = asyncio.ensure_future(RemoteStateStore(connection).__aenter__())
+        await asyncio.sleep(0)
+        async with connecting("evento-server") as server, StoreService(server, backing):
+            store = await opening
+            assert isinstance(await store.append(append()), Appended)
+            await store.__aexit__()
+
+
+async def test_without_a_server_operations_fail_definitely(connecting: Connecting) -> None:
+    async with connecting("shop") as connection:
+        with pytest.raises(StoreUnavailable, match="no server could be asked") as caught:
+            async with RemoteStateStore(connection, timeout=0.3):
+                pass
+        assert caught.value.definite
+
+
+async def test_appends_survive_a_change_of_servers(
+    connecting: Connecting, backing: SqliteStateStore, connection: NatsConnection, service: StoreService
+) -> None:
+    async with RemoteStateStore(connection) as store:
+        await stored(store, append())
+        await service.__aexit__()
+        waiting = store.append(append())
+        await asyncio.sleep(0)
+        async with connecting("evento-server") as another, StoreService(another, backing):
+            assert isinstance(await waiting, Appended)
+            assert await store.head() == 2
+
+
+async def test_an_append_in_flight_survives_a_lost_connection_and_is_stored_once(
+    nats: NatsServer, remote: RemoteStateStore, backing: SqliteStateStore
+) -> None:
+    waiting = [remote.append(append(f"ORD_{number}")) for number in range(200)]
+    await asyncio.sleep(0)
+    await nats.kill()
+    await nats.start()
+    outcomes = await asyncio.gather(*waiting)
+    assert all(isinstance(outcome, Appended | AlreadyStored) for outcome in outcomes)
+    assert await backing.head() == 200
+    assert (await backing.verify()).ok
+
+
+async def test_a_notice_of_the_server_ends_a_wait(
+    remote: RemoteStateStore, backing: SqliteStateStore, connecting: Connecting, service: StoreService
+) -> None:
+    async with connecting("other") as connection, RemoteStateStore(connection) as other:
+        waiting = asyncio.ensure_future(remote.wait(0, timeout=30))
+        await other.head()
+        await stored(other, append())
+        assert await waiting == 1
+
+
+async def test_a_wait_ends_with_a_look_at_the_server(remote: RemoteStateStore, backing: SqliteStateStore) -> None:
+    waiting = asyncio.ensure_future(remote.wait(0, timeout=0.2))
+    await stored(backing, append())  # past the service: no notice is sent
+    assert await waiting == 1
+
+
+async def test_another_store_behind_the_server_is_refused(
+    nats: NatsServer, connecting: Connecting, connection: NatsConnection, service: StoreService, tmp_path: Path
+) -> None:
+    async with RemoteStateStore(connection) as store:
+        await service.__aexit__()
+        async with (
+            SqliteStateStore(tmp_path / "other.db") as other,
+            connecting("evento-server") as server,
+            StoreService(server, other),
+        ):
+            await nats.kill()
+            await nats.start()
+            with pytest.raises(StoreMismatch, match="restart the bundle"):
+                await store.wait(10, timeout=20)
+
+
+async def test_long_stories_and_finds_come_in_parts(tmp_path: Path) -> None:
+    config = "max_payload: 65536\n"
+    async with nats_server(tmp_path, config=config) as nats, SqliteStateStore(tmp_path / "events.db") as backing:
+
+        def connecting(user: str) -> NatsConnection:
+            return NatsConnection([nats.url], cluster="test", user=user, instance=f"{user}-1")
+
+        async with (
+            connecting("evento-server") as server,
+            StoreService(server, backing),
+            connecting("shop") as connection,
+            RemoteStateStore(connection) as store,
+        ):
+            records = await filled(store, 400)
+            story = await store.story("ORD_1", boundary="ORD_1", fingerprint="f")
+            assert list(story.events) == records
+            assert story.version == 400
+            await store.snapshot(Snapshot("ORD_1", 10, "f", b"{}"))
+            story = await store.story("ORD_1", fingerprint="f")
+            assert story.snapshot is not None
+            assert list(story.events) == records[10:]
+            found = await store.search(EventFilter(), limit=350)
+            assert list(found) == records[:350]
+            found = await store.search(EventFilter(), limit=350, descending=True)
+            assert list(found) == records[:49:-1]
+            pages: list[EventRecord] = []
+            while len(pages) < 400:
+                pages += (await store.fetch(len(pages))).events
+            assert pages == records
+
+
+async def test_too_many_operations_are_refused_at_once(connection: NatsConnection) -> None:
+    async with RemoteStateStore(connection, max_queued=3) as store:
+        waiting = [store.append(append()) for _ in range(3)]
+        with pytest.raises(Overloaded):
+            store.append(append())
+        assert all(isinstance(outcome, Appended) for outcome in await asyncio.gather(*waiting))
+        assert isinstance(await store.append(append()), Appended)
+
+
+async def test_errors_of_the_server_arrive_as_they_were(remote: RemoteStateStore, backing: SqliteStateStore) -> None:
+    await backing.__aexit__()
+    with pytest.raises(StoreUnavailable, match="not open"):
+        await remote.story("ORD_1")
+    with pytest.raises(StoreUnavailable, match="not open"):
+        await remote.append(append())
+    await backing.__aenter__()
+
+
+async def test_a_tombstone_travels(remote: RemoteStateStore) -> None:
+    error = ErrorData("CommandRejected", "ListIsFull", "full", {"size": 5})
+    assert await remote.reject("c1", error) is None
+    refused = await remote.append(append(command_id="c1"))
+    assert refused.error == error  # type: ignore[union-attr]
+
+
+async def test_closing_the_service_answers_what_is_under_way(
+    remote: RemoteStateStore, service: StoreService, backing: SqliteStateStore
+) -> None:
+    waiting = [remote.append(append()) for _ in range(500)]
+    await remote.head()
+    await service.__aexit__()
+    assert await backing.head() == 500
+    outcomes = await asyncio.gather(*waiting)
+    assert all(isinstance(outcome, Appended) for outcome in outcomes)
+
+
+async def test_a_large_event_travels(remote: RemoteStateStore) -> None:
+    payload = b'{"text":"' + b"x" * 900_000 + b'"}'
+    event = new_event(payload=payload)
+    outcome = await remote.append(Append(event))
+    assert isinstance(outcome, Appended)
+    page = await remote.fetch(0)
+    assert page.events[0].payload == payload
