@@ -1,0 +1,286 @@
+"""RegistryDatabase: instances, their leases, who handles which name, and the catalogue, in an SQL database."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from typing import Any
+
+import msgspec
+from sqlalchemy import and_, delete, insert, select, update
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from evento.databases import database_now, make_engine, probe
+from evento.errors import AuthenticationError, DefinitionError, EventoError, NotFound, StoreUnavailable
+from evento.messages.registration import BundleDescription, InstanceView, Register, Registered, Session
+from evento.server.registry.schema import bundles, instances, migrate, names
+
+__all__ = ["RegistryDatabase"]
+
+_FAILURES = (DBAPIError, PoolTimeoutError, OSError, TimeoutError)
+_Name = tuple[str, str]
+_names_decoder = msgspec.json.Decoder(list[tuple[str, str]])
+
+
+class RegistryDatabase:
+    """Keeps the registry of one cluster; all servers of the cluster share the database, and its clock judges leases.
+
+    :param url: of SQLAlchemy; ``sqlite+aiosqlite:///FILE`` or ``postgresql+asyncpg://...``.
+    :param cluster: several clusters may share a database.
+    :param lease: seconds that an instance lives without a heartbeat.
+    :param server: the name of this server, noted with what registers through it.
+    :param timeout: seconds that one operation may take.
+
+    Every operation is one transaction; those of one server run one after another.
+    """
+
+    def __init__(self, url: str, *, cluster: str, lease: float = 15.0, server: str = "", timeout: float = 10.0) -> None:
+        self._url = url
+        self._cluster = cluster
+        self._lease = lease
+        self._server = server
+        self._timeout = timeout
+        self._gate: AbstractAsyncContextManager[Any] = nullcontext()
+        self._where = url
+        self._engine: AsyncEngine | None = None
+        self._exit = AsyncExitStack()
+
+    async def __aenter__(self) -> RegistryDatabase:
+        """Connect and bring the tables up to date.
+
+        :raises SchemaTooNew: a newer Evento wrote them.
+        :raises StoreUnavailable: the database cannot be reached or written.
+        """
+        engine = make_engine(self._url, timeout=self._timeout, option="store")
+        self._where = engine.url.render_as_string(hide_password=True)
+        self._gate = asyncio.Lock()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(engine.dispose)
+            try:
+                if engine.dialect.name == "sqlite":
+                    await probe(engine.url)
+                    await stack.enter_async_context(engine.connect())  # keeps a database in memory
+                await self._migrate(engine)
+            except EventoError:
+                raise
+            except (*_FAILURES, sqlite3.Error) as error:
+                raise StoreUnavailable(f"the registry in {self._where} cannot be opened: {error}") from error
+            self._engine = engine
+            self._exit = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Close all connections."""
+        self._engine = None
+        await self._exit.aclose()
+
+    async def _migrate(self, engine: AsyncEngine) -> None:
+        # Two servers may make the tables at the same time: the one that loses looks again.
+        for attempt in range(1, 6):
+            try:
+                async with asyncio.timeout(self._timeout), engine.begin() as connection:
+                    await connection.run_sync(migrate, self._where)
+                return
+            except (IntegrityError, OperationalError, ProgrammingError):
+                if attempt == 5:
+                    raise
+                await asyncio.sleep(0.1 * attempt)
+
+    # Instances ---------------------------------------------------------------------------------------------------
+
+    async def register(self, call: Register) -> Registered:
+        """Make an instance known, or renew what is known of it, as a new session.
+
+        :raises DefinitionError: another bundle with a living instance handles one of its commands or queries.
+        :raises AuthenticationError: the instance id is that of another bundle's instance.
+        """
+        for attempt in range(1, 4):
+            try:
+                async with self._transaction() as connection:
+                    return await self._register(connection, call)
+            except IntegrityError as error:  # another server was faster with one of the rows
+                if attempt == 3:
+                    raise StoreUnavailable(f"the registry in {self._where} is written by others: {error}") from error
+        raise AssertionError
+
+    async def _register(self, connection: AsyncConnection, call: Register) -> Registered:
+        now = await self._now(connection)
+        about = call.description
+        claimed = [("command", name) for name in about.commands] + [("query", name) for name in about.queries]
+        known = await connection.execute(
+            select(instances.c.bundle, instances.c.session).where(self._is(call.instance_id)).with_for_update()
+        )
+        row = known.first()
+        if row is not None and row.bundle != about.bundle_id:
+            raise AuthenticationError(
+                f"the instance {call.instance_id} belongs to the bundle {row.bundle!r}: use an id of your own"
+            )
+        await self._claim(connection, about.bundle_id, claimed, now)
+        session = Session(about.bundle_id, call.instance_id, (row.session if row is not None else 0) + 1)
+        values = {
+            "bundle": about.bundle_id,
+            "version": about.version,
+            "session": session.number,
+            "enabled": call.enabled,
+            "beat_at": now,
+            "lease_until": now + self._micros(),
+            "names": msgspec.json.encode(claimed).decode(),
+            "host": call.host,
+            "pid": call.pid,
+            "started_at": call.started_at,
+            "server": self._server,
+        }
+        if row is None:
+            await connection.execute(
+                insert(instances).values(cluster=self._cluster, instance=call.instance_id, **values)
+            )
+        else:
+            await connection.execute(update(instances).where(self._is(call.instance_id)).values(**values))
+        await self._catalogue(connection, about, now)
+        await connection.execute(  # those that ended long ago
+            delete(instances).where(
+                instances.c.cluster == self._cluster, instances.c.lease_until < now - 40 * self._micros()
+            )
+        )
+        return Registered(session, self._lease, now)
+
+    async def _claim(self, connection: AsyncConnection, bundle: str, claimed: Sequence[_Name], now: int) -> None:
+        owners = {
+            (row.kind, row.name): row.bundle
+            for row in await connection.execute(
+                select(names.c.kind, names.c.name, names.c.bundle)
+                .where(names.c.cluster == self._cluster)
+                .with_for_update()
+            )
+        }
+        for kind, name in claimed:
+            owner = owners.get((kind, name))
+            if owner == bundle:
+                continue
+            if owner is None:
+                await connection.execute(
+                    insert(names).values(cluster=self._cluster, kind=kind, name=name, bundle=bundle)
+                )
+                continue
+            if await self._lives(connection, owner, (kind, name), now):
+                raise DefinitionError(
+                    f"the {kind} {name!r} is handled by the bundle {owner!r}, which runs, and by {bundle!r}: a {kind} "
+                    "has one handler in the whole system; rename one, or stop the other bundle first",
+                    kind=kind,
+                    name=name,
+                    owner=owner,
+                )
+            await connection.execute(
+                update(names)
+                .where(names.c.cluster == self._cluster, names.c.kind == kind, names.c.name == name)
+                .values(bundle=bundle)
+            )
+
+    async def _lives(self, connection: AsyncConnection, bundle: str, name: _Name, now: int) -> bool:
+        """Whether a bundle has a living instance that handles a name."""
+        rows = await connection.execute(
+            select(instances.c.names).where(
+                instances.c.cluster == self._cluster, instances.c.bundle == bundle, instances.c.lease_until > now
+            )
+        )
+        return any(name in _names_decoder.decode(row.names) for row in rows)
+
+    async def _catalogue(self, connection: AsyncConnection, about: BundleDescription, now: int) -> None:
+        """Keep the newest version's description: during a rolling restart the old one must not come back."""
+        where = and_(bundles.c.cluster == self._cluster, bundles.c.bundle == about.bundle_id)
+        known = await connection.scalar(select(bundles.c.version).where(where))
+        values = {"version": about.version, "description": msgspec.json.encode(about).decode(), "updated_at": now}
+        if known is None:
+            await connection.execute(insert(bundles).values(cluster=self._cluster, bundle=about.bundle_id, **values))
+        elif known <= about.version:
+            await connection.execute(update(bundles).where(where).values(**values))
+
+    async def beat(self, session: Session, *, enabled: bool | None = None) -> Registered:
+        """Renew a session's lease, and set whether it is enabled where that is given.
+
+        :raises NotFound: the session is void: the instance must register again.
+        """
+        async with self._transaction() as connection:
+            now = await self._now(connection)
+            values: dict[str, Any] = {"beat_at": now, "lease_until": now + self._micros()}
+            if enabled is not None:
+                values["enabled"] = enabled
+            changed = await connection.execute(update(instances).where(self._of(session)).values(**values))
+        if not changed.rowcount:
+            raise NotFound(f"the session of the instance {session.instance_id} is over: register it again")
+        return Registered(session, self._lease, now)
+
+    async def leave(self, session: Session) -> bool:
+        """Forget an instance; False when the session is void, and nothing changed."""
+        async with self._transaction() as connection:
+            gone = await connection.execute(delete(instances).where(self._of(session)))
+        return bool(gone.rowcount)
+
+    async def view(self, bundle: str | None = None) -> list[InstanceView]:
+        """Return the living instances, those of one bundle or all, in the order of bundles and starts."""
+        async with self._transaction() as connection:
+            now = await self._now(connection)
+            wanted = select(instances).where(instances.c.cluster == self._cluster, instances.c.lease_until > now)
+            if bundle is not None:
+                wanted = wanted.where(instances.c.bundle == bundle)
+            rows = list(await connection.execute(wanted.order_by(instances.c.bundle, instances.c.started_at)))
+        return [
+            InstanceView(
+                bundle_id=row.bundle,
+                instance_id=row.instance,
+                version=row.version,
+                enabled=row.enabled,
+                heartbeat_age=max(0, now - row.beat_at) / 1_000_000,
+                host=row.host,
+                pid=row.pid,
+                started_at=row.started_at,
+                server=row.server,
+            )
+            for row in rows
+        ]
+
+    async def catalogue(self) -> list[BundleDescription]:
+        """Return what every bundle told of itself, also of those that do not run now."""
+        async with self._transaction() as connection:
+            rows = list(
+                await connection.execute(
+                    select(bundles.c.description).where(bundles.c.cluster == self._cluster).order_by(bundles.c.bundle)
+                )
+            )
+        return [msgspec.json.decode(row.description, type=BundleDescription) for row in rows]
+
+    # Inside ------------------------------------------------------------------------------------------------------
+
+    def _is(self, instance_id: str) -> Any:
+        return and_(instances.c.cluster == self._cluster, instances.c.instance == instance_id)
+
+    def _of(self, session: Session) -> Any:
+        return and_(
+            self._is(session.instance_id),
+            instances.c.bundle == session.bundle_id,
+            instances.c.session == session.number,
+        )
+
+    def _micros(self) -> int:
+        return int(self._lease * 1_000_000)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+        if self._engine is None:
+            raise StoreUnavailable("the registry is not open: use it inside `async with`")
+        try:
+            async with asyncio.timeout(self._timeout), self._gate, self._engine.begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise
+        except _FAILURES as error:
+            raise StoreUnavailable(f"the registry in {self._where} cannot be reached: {error}") from error
+
+    async def _now(self, connection: AsyncConnection) -> int:
+        now = await connection.scalar(select(database_now()))
+        assert now is not None  # noqa: S101 - a constant expression
+        return int(now)

@@ -1,0 +1,134 @@
+"""RegistryService: answers ``registry.*`` requests, each only to the bundle that it concerns."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+from evento.errors import AuthenticationError, EventoError, Overloaded, error_to_data
+from evento.gateway.nats import Delivery, NatsConnection, Subscription
+from evento.gateway.nats.calls import Answer, encode
+from evento.gateway.nats.registry import REGISTRY
+from evento.gateway.nats.subjects import QUEUE
+from evento.messages.registration import Register, Session
+from evento.server.registry.database import RegistryDatabase
+
+__all__ = ["RegistryService"]
+
+logger = logging.getLogger("evento.server.registry")
+
+_MAX_RUNNING = 1024
+
+Asker: TypeAlias = tuple[str, str]
+"""User and instance."""
+Run: TypeAlias = Callable[[Asker, Any], Awaitable[Any]]
+
+
+class RegistryService:
+    """Serves the registry of a cluster; every server of the cluster does, and they share the database.
+
+    Who asks is told by the inbox that the answer goes to: NATS lets nobody listen to another user's inbox. An instance
+    may only speak for itself. Without tokens every name is taken on trust, as the whole cluster is.
+    """
+
+    def __init__(self, connection: NatsConnection, database: RegistryDatabase) -> None:
+        self._connection = connection
+        self._database = database
+        self._subscriptions: list[Subscription] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.refused = 0
+
+    async def __aenter__(self) -> RegistryService:
+        """Start serving."""
+        operations: dict[str, Run] = {
+            "register": self._register,
+            "enable": lambda asker, call: self._beat(asker, call, True),
+            "disable": lambda asker, call: self._beat(asker, call, False),
+            "heartbeat": lambda asker, call: self._beat(asker, call, None),
+            "leave": self._leave,
+            "view": lambda asker, call: self._database.view(call.bundle_id),
+            "catalogue": lambda asker, call: self._database.catalogue(),
+        }
+        try:
+            for name, run in operations.items():
+                subject = self._connection.subjects.registry(name)
+                serve = self._server(name, run)
+                self._subscriptions.append(await self._connection.subscribe(subject, serve, queue=QUEUE))
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Take no further request, and answer what is under way."""
+        while self._subscriptions:
+            await self._subscriptions.pop().drain()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # Operations
+
+    async def _register(self, asker: Asker, call: Register) -> Any:
+        self._require(asker, call.description.bundle_id, call.instance_id)
+        registered = await self._database.register(call)
+        logger.info(
+            "registered %s v%d, instance %s on %s (session %d)",
+            call.description.bundle_id,
+            call.description.version,
+            call.instance_id,
+            call.host,
+            registered.session.number,
+        )
+        return registered
+
+    async def _beat(self, asker: Asker, session: Session, enabled: bool | None) -> Any:
+        self._require(asker, session.bundle_id, session.instance_id)
+        if enabled is not None:
+            logger.info(
+                "%s %s, instance %s", "enabled" if enabled else "disabled", session.bundle_id, session.instance_id
+            )
+        return await self._database.beat(session, enabled=enabled)
+
+    async def _leave(self, asker: Asker, session: Session) -> bool:
+        self._require(asker, session.bundle_id, session.instance_id)
+        logger.info("%s leaves, instance %s", session.bundle_id, session.instance_id)
+        return await self._database.leave(session)
+
+    def _require(self, asker: Asker, bundle_id: str, instance_id: str) -> None:
+        if asker != (bundle_id, instance_id):
+            self.refused += 1
+            raise AuthenticationError(
+                f"{asker[0]!r} (instance {asker[1]}) spoke for {bundle_id!r} (instance {instance_id}): a bundle "
+                "registers under its own name and instance only"
+            )
+
+    # Requests
+
+    def _server(self, name: str, run: Run) -> Callable[[Delivery], None]:
+        def serve(delivery: Delivery) -> None:
+            if len(self._tasks) >= _MAX_RUNNING:
+                error = Overloaded(f"registry.{name} was refused: {len(self._tasks)} requests run in this server")
+                delivery.respond(encode(Answer[None](error_to_data(error))))
+                return
+            task = asyncio.create_task(self._serve(name, run, delivery))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        return serve
+
+    async def _serve(self, name: str, run: Run, delivery: Delivery) -> None:
+        try:
+            asker = self._connection.subjects.inbox_owner(delivery.reply)
+            if asker is None:
+                raise AuthenticationError(f"registry.{name} was asked without an inbox of the cluster to answer to")
+            call = REGISTRY[name].decode_call(delivery.data)
+            data = encode(Answer(None, await run(asker, call)))
+        except EventoError as error:
+            logger.warning("registry.%s was refused: %s", name, error)
+            data = encode(Answer[None](error_to_data(error)))
+        except Exception as error:
+            logger.exception("registry.%s failed", name)
+            data = encode(Answer[None](error_to_data(error)))
+        delivery.respond(data)

@@ -1,0 +1,158 @@
+"""Who lives, and who handles what: one instance one session, one name one bundle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from evento.errors import AuthenticationError, DefinitionError, NotFound, SchemaTooNew, StoreUnavailable
+from evento.messages.registration import BundleDescription, Register, Session
+from evento.server.registry import RegistryDatabase
+from evento.server.registry.schema import schema_version
+
+
+def register(
+    bundle: str = "orders", instance: str = "i1", *, commands: tuple[str, ...] = ("OrderPlace",), version: int = 1
+) -> Register:
+    return Register(BundleDescription(bundle, version=version, commands=commands), instance, host="here", pid=1)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite+aiosqlite:///{tmp_path / 'registry.db'}"
+
+
+@pytest.fixture
+async def registry(url: str) -> AsyncIterator[RegistryDatabase]:
+    async with RegistryDatabase(url, cluster="test", server="node-1") as database:
+        yield database
+
+
+async def test_an_instance_is_seen_from_its_registration_to_its_leave(registry: RegistryDatabase) -> None:
+    registered = await registry.register(register())
+    [seen] = await registry.view()
+    assert (seen.bundle_id, seen.instance_id, seen.version, seen.enabled) == ("orders", "i1", 1, False)
+    assert (seen.host, seen.pid, seen.server) == ("here", 1, "node-1")
+    assert 0 <= seen.heartbeat_age < 60
+    await registry.beat(registered.session, enabled=True)
+    assert [seen.enabled for seen in await registry.view("orders")] == [True]
+    assert await registry.view("others") == []
+    assert await registry.leave(registered.session)
+    assert await registry.view() == []
+
+
+async def test_registering_again_is_a_new_session_and_the_old_one_is_void(registry: RegistryDatabase) -> None:
+    first = await registry.register(register())
+    second = await registry.register(register())
+    assert second.session.number > first.session.number
+    with pytest.raises(NotFound, match="register it again"):
+        await registry.beat(first.session)
+    assert not await registry.leave(first.session)
+    assert len(await registry.view()) == 1
+    await registry.beat(second.session)
+
+
+async def test_a_late_leave_does_not_remove_a_successor(registry: RegistryDatabase) -> None:
+    old = await registry.register(register(instance="i1"))
+    await registry.register(register(instance="i2"))
+    await registry.leave(old.session)
+    assert [seen.instance_id for seen in await registry.view()] == ["i2"]
+
+
+async def test_replicas_share_their_names(registry: RegistryDatabase) -> None:
+    await registry.register(register(instance="i1"))
+    await registry.register(register(instance="i2"))
+    assert len(await registry.view("orders")) == 2
+
+
+async def test_a_name_that_a_living_bundle_handles_is_refused_to_another(registry: RegistryDatabase) -> None:
+    await registry.register(register())
+    with pytest.raises(DefinitionError, match=r"'OrderPlace' is handled by the bundle 'orders'.*'shop'"):
+        await registry.register(register("shop", "i2"))
+    assert [seen.bundle_id for seen in await registry.view()] == ["orders"]
+    await registry.register(register("shop", "i2", commands=("ShopOpen",)))
+
+
+async def test_a_name_moves_to_another_bundle_when_nobody_handles_it_any_more(registry: RegistryDatabase) -> None:
+    orders = await registry.register(register())
+    await registry.leave(orders.session)
+    await registry.register(register("shop", "i2"))
+    with pytest.raises(DefinitionError):
+        await registry.register(register())
+
+
+async def test_a_name_that_the_newer_version_gave_up_is_free_once_the_older_has_gone(
+    registry: RegistryDatabase,
+) -> None:
+    old = await registry.register(register(instance="i1"))
+    await registry.register(register(instance="i2", commands=(), version=2))
+    with pytest.raises(DefinitionError):
+        await registry.register(register("shop", "i3"))
+    await registry.leave(old.session)
+    await registry.register(register("shop", "i3"))
+
+
+async def test_commands_and_queries_have_names_of_their_own(registry: RegistryDatabase) -> None:
+    await registry.register(register())
+    await registry.register(Register(BundleDescription("views", queries=("OrderPlace",)), "i2"))
+
+
+async def test_the_instance_of_another_bundle_cannot_be_taken(registry: RegistryDatabase) -> None:
+    await registry.register(register())
+    with pytest.raises(AuthenticationError, match="belongs to the bundle 'orders'"):
+        await registry.register(register("thief", "i1", commands=()))
+
+
+async def test_who_does_not_beat_is_gone(url: str) -> None:
+    async with RegistryDatabase(url, cluster="test", lease=0.05) as registry:
+        registered = await registry.register(register())
+        async with asyncio.timeout(10):
+            while await registry.view():
+                await asyncio.sleep(0.01)
+        await registry.register(register("shop", "i2"))
+        await registry.beat(registered.session)  # it was only slow: it lives again
+        assert "orders" in {seen.bundle_id for seen in await registry.view()}
+
+
+async def test_the_catalogue_keeps_what_bundles_told_and_the_newest_version_counts(registry: RegistryDatabase) -> None:
+    registered = await registry.register(register(version=2, commands=("OrderPlace", "OrderCancel")))
+    await registry.register(register(instance="i2", version=1))
+    await registry.leave(registered.session)
+    [described] = await registry.catalogue()
+    assert described.version == 2
+    assert described.commands == ("OrderPlace", "OrderCancel")
+
+
+async def test_clusters_share_a_database_and_nothing_else(registry: RegistryDatabase, url: str) -> None:
+    await registry.register(register())
+    async with RegistryDatabase(url, cluster="other") as other:
+        assert await other.view() == []
+        await other.register(register("shop", "i1"))
+        with pytest.raises(NotFound):
+            await other.beat(Session("orders", "i1", 1))
+
+
+async def test_two_servers_decide_together(registry: RegistryDatabase, url: str) -> None:
+    async with RegistryDatabase(url, cluster="test", server="node-2") as second:
+        outcomes = await asyncio.gather(
+            registry.register(register("orders", "i1")),
+            second.register(register("shop", "i2")),
+            return_exceptions=True,
+        )
+        assert len([one for one in outcomes if isinstance(one, DefinitionError)]) == 1
+        assert len(await second.view()) == 1
+
+
+async def test_a_newer_schema_is_refused(registry: RegistryDatabase, url: str) -> None:
+    async with registry._transaction() as connection:
+        await connection.execute(schema_version.update().values(version=99))
+    with pytest.raises(SchemaTooNew, match="99"):
+        await RegistryDatabase(url, cluster="test").__aenter__()
+
+
+async def test_a_database_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="nowhere"):
+        await RegistryDatabase(f"sqlite+aiosqlite:///{tmp_path}/nowhere/r.db", cluster="test").__aenter__()

@@ -1,0 +1,102 @@
+"""The registry over NATS: acknowledged, and nobody speaks for another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from nats_server import NatsServer, nats_server
+
+from evento.errors import AuthenticationError, DefinitionError, PayloadError, error_from_data
+from evento.gateway.nats import NatsConnection
+from evento.gateway.nats.calls import Answer, encode
+from evento.gateway.nats.registry import REGISTRY, CatalogueCall, ViewCall
+from evento.messages.registration import BundleDescription, Register, Session
+from evento.server.registry import RegistryDatabase, RegistryService
+
+
+@pytest.fixture
+async def nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    async with nats_server(tmp_path) as running:
+        yield running
+
+
+def connecting(nats: NatsServer, user: str, instance: str) -> NatsConnection:
+    return NatsConnection([nats.url], cluster="test", user=user, instance=instance)
+
+
+@pytest.fixture
+async def service(nats: NatsServer, tmp_path: Path) -> AsyncIterator[RegistryService]:
+    async with (
+        connecting(nats, "evento-server", "s1") as connection,
+        RegistryDatabase(f"sqlite+aiosqlite:///{tmp_path / 'registry.db'}", cluster="test") as database,
+        RegistryService(connection, database) as running,
+    ):
+        yield running
+
+
+async def ask(connection: NatsConnection, operation: str, call: msgspec.Struct) -> Any:
+    deadline = asyncio.get_running_loop().time() + 10
+    data = await connection.request(connection.subjects.registry(operation), encode(call), deadline)
+    answer = REGISTRY[operation].decode_answer(data)
+    if answer.error is not None:
+        raise error_from_data(answer.error)
+    return answer.value
+
+
+async def test_a_bundle_registers_beats_and_leaves(nats: NatsServer, service: RegistryService) -> None:
+    async with connecting(nats, "orders", "i1") as connection:
+        about = BundleDescription("orders", commands=("OrderPlace",), description="Orders of the shop")
+        registered = await ask(connection, "register", Register(about, "i1"))
+        assert registered.lease > 0
+        assert registered.time > 0
+        for operation in ("enable", "heartbeat", "disable", "heartbeat"):
+            assert (await ask(connection, operation, registered.session)).session == registered.session
+        [seen] = await ask(connection, "view", ViewCall())
+        assert not seen.enabled
+        assert await ask(connection, "catalogue", CatalogueCall()) == [about]
+        assert await ask(connection, "leave", registered.session)
+
+
+@pytest.mark.parametrize("operation", ["register", "enable", "disable", "heartbeat", "leave"])
+async def test_nobody_speaks_for_another(nats: NatsServer, service: RegistryService, operation: str) -> None:
+    async with connecting(nats, "orders", "i1") as orders, connecting(nats, "thief", "i2") as thief:
+        registered = await ask(orders, "register", Register(BundleDescription("orders"), "i1", enabled=True))
+        for session in (registered.session, Session("thief", "i1", 1), Session("orders", "i2", 1)):
+            about = BundleDescription(session.bundle_id)
+            call = Register(about, session.instance_id) if operation == "register" else session
+            with pytest.raises(AuthenticationError, match="under its own name and instance only"):
+                await ask(thief, operation, call)
+        [seen] = await ask(orders, "view", ViewCall())
+        assert (seen.bundle_id, seen.enabled) == ("orders", True)
+        await ask(orders, "heartbeat", registered.session)
+        assert service.refused == 3
+
+
+async def test_two_bundles_with_one_name_are_told_both(nats: NatsServer, service: RegistryService) -> None:
+    async with connecting(nats, "orders", "i1") as orders, connecting(nats, "shop", "i2") as shop:
+        await ask(orders, "register", Register(BundleDescription("orders", commands=("Place",)), "i1"))
+        with pytest.raises(DefinitionError, match=r"'orders'.*'shop'"):
+            await ask(shop, "register", Register(BundleDescription("shop", commands=("Place",)), "i2"))
+
+
+async def test_what_cannot_be_read_is_refused(nats: NatsServer, service: RegistryService) -> None:
+    async with connecting(nats, "orders", "i1") as connection:
+        deadline = asyncio.get_running_loop().time() + 10
+        for data in (b"", b"\xc1", b"[]", encode(ViewCall())):
+            answer = msgspec.msgpack.decode(
+                await connection.request(connection.subjects.registry("register"), data, deadline), type=Answer
+            )
+            assert answer.error is not None
+            assert isinstance(error_from_data(answer.error), PayloadError)
+
+
+async def test_a_call_without_an_inbox_to_answer_to_changes_nothing(nats: NatsServer, service: RegistryService) -> None:
+    async with connecting(nats, "orders", "i1") as connection:
+        about = Register(BundleDescription("orders"), "i1")
+        connection.publish(connection.subjects.registry("register"), encode(about))
+        assert await ask(connection, "view", ViewCall()) == []
