@@ -274,7 +274,7 @@ def _strange(**keywords: Any) -> Any:
     ("options", "message"),
     [
         (_strange(server="mars:1"), "is no address"),
-        (_strange(server="nats://localhost:3030"), "not part of this version"),
+        (_strange(server="nats://localhost:3030"), "must be told where to keep their places"),
         (_strange(packages="shop"), r"packages=\['shop'\]"),
         (_strange(packages=["no_such_package"]), "cannot be found"),
         (_strange(components=[int]), "component"),

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from evento.errors import DefinitionError
 
-__all__ = ["EmbeddedServer", "parse_server"]
+__all__ = ["ClusterServers", "EmbeddedServer", "parse_server"]
+
+_SCHEMES = ("nats", "tls")
+DEFAULT_PORT = 3030
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +42,41 @@ class EmbeddedServer:
             )
 
 
-def parse_server(server: str | None) -> EmbeddedServer:
+@dataclass(frozen=True, slots=True)
+class ClusterServers:
+    """The addresses of a cluster's servers, such as ``nats://host:3030``; one of them is enough to be connected."""
+
+    urls: tuple[str, ...]
+
+
+def parse_server(server: str | None) -> EmbeddedServer | ClusterServers:
     """Parse ``server=``; None means ``$EVENTO_SERVER``, else ``embedded:``.
 
-    :raises DefinitionError: the text is no address that this version can use.
+    :raises DefinitionError: the text is no address.
     """
     text = server if server is not None else os.environ.get("EVENTO_SERVER") or "embedded:"
     scheme, separator, rest = text.partition(":")
     if scheme == "embedded" and separator:
         return EmbeddedServer(Path(rest).absolute() if rest else None)
-    if scheme == "nats":
+    if scheme in _SCHEMES:
+        return ClusterServers(tuple(_cluster_url(part.strip(), text) for part in text.split(",")))
+    raise DefinitionError(
+        f"server={text!r} is no address: use 'embedded:FILE', 'embedded:' for a store in memory, or "
+        "'nats://HOST:3030' (several with commas between) for an Evento Server"
+    )
+
+
+def _cluster_url(url: str, text: str) -> str:
+    try:
+        parts = urlsplit(url)
+        wrong = parts.scheme not in _SCHEMES or not parts.hostname or bool(parts.path.strip("/"))
+        port = parts.port or DEFAULT_PORT
+    except ValueError:
+        wrong, port = True, 0
+    if wrong or parts.username or parts.password:
         raise DefinitionError(
-            f"server={text!r}: the distributed gateway is not part of this version yet; use 'embedded:FILE'"
+            f"server={text.rpartition('@')[2]!r} is no list of servers: write nats://HOST:3030,nats://HOST2:3030 "
+            "(tls:// where the gateway is encrypted; the token goes into token=)"
         )
-    raise DefinitionError(f"server={text!r} is no address: use 'embedded:FILE', or 'embedded:' for a store in memory")
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}:{port}"

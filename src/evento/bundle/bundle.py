@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
-from evento.bundle.address import parse_server
+from evento.bundle.address import ClusterServers, EmbeddedServer, parse_server
+from evento.bundle.backend import Backend
 from evento.bundle.discovery import Found, discover
+from evento.bundle.embedded import EmbeddedBackend
 from evento.bundle.executors import ConsumerExecutor, ThreadExecutor
 from evento.bundle.injector import Injector, make_component
 from evento.bundle.running import RunningBundle
@@ -46,11 +50,16 @@ class EventoBundle:
     :param version: the bundle's version, for catalogues.
     :param packages: packages that are imported and scanned for components and payloads.
     :param components: component classes, beside those of the packages.
-    :param server: ``"embedded:FILE"``, or ``"embedded:"`` for a store in memory; default ``$EVENTO_SERVER``, else
-        in memory.
+    :param server: ``"embedded:FILE"``, or ``"embedded:"`` for a store in memory, or the addresses of Evento Servers,
+        ``"nats://a:3030,nats://b:3030"``; default ``$EVENTO_SERVER``, else in memory.
+    :param token: proves the bundle to the servers; default ``$EVENTO_TOKEN``.
+    :param tls: for servers with TLS: True (the system's certificate authorities), the path of a CA file, or a context.
+    :param cluster: the name of the servers' cluster.
+    :param start_timeout: seconds that a start waits for a server; None: for ever, as ``evento run`` does.
     :param injector: resolves constructor parameters of components: a callable ``type -> object`` or a mapping.
     :param consumer_state_store: SQLAlchemy URL of the database that keeps the consumers' places; default: a second
-        file beside the embedded store. Put it where your read model lives to have exactly-once projectors.
+        file beside the embedded store. On a server there is no default: all replicas must share it.
+        Put it where your read model lives to have exactly-once projectors.
     :param contexts: the contexts of a consumer component, over those of its class.
     :param tracing: hooks around messages; default: metadata flows, nothing is traced.
     :param interceptors: run around handlers, the first outermost.
@@ -76,8 +85,9 @@ class EventoBundle:
         components: Sequence[type] = (),
         server: str | None = None,
         token: str | None = None,
-        tls: Any = None,
+        tls: ssl.SSLContext | str | bool | None = None,
         cluster: str = "evento-server",
+        start_timeout: float | None = 60.0,
         injector: Injector = None,
         consumer_state_store: str | None = None,
         contexts: Mapping[type, Sequence[str]] | None = None,
@@ -104,6 +114,7 @@ class EventoBundle:
         self.token = token
         self.tls = tls
         self.cluster = cluster
+        self.start_timeout = start_timeout
         self.description = description
         self.detail = detail
         self.repository_url = repository_url
@@ -115,6 +126,11 @@ class EventoBundle:
         self._strict_confinement = strict_confinement
         self._settings = BundleSettings(
             bundle_id=bundle_id,
+            version=version,
+            description=description,
+            detail=detail,
+            repository_url=repository_url,
+            line_prefix=line_prefix,
             consumer_state_store=consumer_state_store,
             contexts=dict(contexts or {}),
             tracing=tracing,
@@ -144,7 +160,8 @@ class EventoBundle:
 
         :raises DefinitionError: something is declared wrongly.
         :raises StoreInUse: another bundle has the embedded store's file.
-        :raises StoreUnavailable: a store cannot be opened.
+        :raises StoreUnavailable: a store cannot be opened, or no server answered within ``start_timeout``.
+        :raises AuthenticationError: the servers refuse the token.
         """
         if self._running is not None or self._starting:
             raise DefinitionError(
@@ -166,14 +183,29 @@ class EventoBundle:
             raise
 
     async def _open(self) -> RunningBundle:
-        server = parse_server(self.server)
+        backend = self._backend(parse_server(self.server))
         found = discover(self._packages, self._components)
         self._check_confinement(found)
         async with AsyncExitStack() as stack:
-            running = await stack.enter_async_context(RunningBundle(self._settings, server, found, make=self._make))
+            running = await stack.enter_async_context(RunningBundle(self._settings, backend, found, make=self._make))
             self._running = running
             self._exit = stack.pop_all()
         return running
+
+    def _backend(self, server: EmbeddedServer | ClusterServers) -> Backend:
+        if isinstance(server, EmbeddedServer):
+            return EmbeddedBackend(server)
+        from evento.bundle.clustered import ClusterBackend  # needs the extra "nats"
+
+        return ClusterBackend(
+            server,
+            bundle_id=self.bundle_id,
+            cluster=self.cluster,
+            token=self.token if self.token is not None else os.environ.get("EVENTO_TOKEN"),
+            tls=self.tls,
+            handler_grace=self._settings.handler_grace,
+            start_timeout=self.start_timeout,
+        )
 
     async def stop(self) -> None:
         """Stop the consumers, refuse new requests, let running handlers end (at most 30 s), and close the stores.

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
-from evento.bundle.address import EmbeddedServer
 from evento.bundle.admission import Admission
 from evento.bundle.aggregates import AggregateRuntime
+from evento.bundle.backend import Backend
 from evento.bundle.boundaries import Boundaries
 from evento.bundle.cache import StateCache
+from evento.bundle.describing import describe
 from evento.bundle.discovery import Found
 from evento.bundle.executors import Executors
 from evento.bundle.invokers import InvokerRuntime
@@ -25,11 +24,11 @@ from evento.bundle.settings import BundleSettings
 from evento.bundle.tasks import Tasks
 from evento.components import ComponentDefinition, HandlerKind, Role, TracingAgent
 from evento.consumers import ConsumerGroup, SqlConsumerStateStore
-from evento.errors import DefinitionError, StoreUnavailable
-from evento.gateway import CommandGateway, InProcessBus, QueryGateway, RequestSender
-from evento.messages import new_id
+from evento.errors import DefinitionError
+from evento.gateway import CommandGateway, QueryGateway, RequestSender
+from evento.messages import definition_of, new_id
+from evento.messages.registration import BundleDescription
 from evento.state_store import StateStore
-from evento.state_store.sqlite import SqliteStateStore
 
 __all__ = ["RunningBundle"]
 
@@ -44,14 +43,15 @@ _HANDLED = {HandlerKind.AGGREGATE_COMMAND: "command", HandlerKind.COMMAND: "comm
 class RunningBundle:
     """The parts of a started bundle.
 
-    Opened in this order, closed in the other: executors, event store, consumer state store, handlers, consumers.
+    Opened in this order, closed in the other: executors, backend, consumer state store, handlers, consumers; at last
+    the handlers are shown to other bundles.
 
     :param make: makes a component's instance once the gateways exist.
     """
 
-    def __init__(self, settings: BundleSettings, server: EmbeddedServer, found: Found, *, make: Make) -> None:
+    def __init__(self, settings: BundleSettings, backend: Backend, found: Found, *, make: Make) -> None:
         self._settings = settings
-        self._server = server
+        self._backend = backend
         self._found = found
         self._make = make
         self._stack = AsyncExitStack()
@@ -62,9 +62,8 @@ class RunningBundle:
         self._admission = Admission(limit=settings.max_concurrent_handlers, max_waiting=settings.max_in_flight_requests)
         tracing = settings.tracing
         correlates = tracing is not None and type(tracing).correlate is not TracingAgent.correlate
-        self._bus = InProcessBus()
         self._sender = RequestSender(
-            self._bus,
+            backend.bus,
             correlate=tracing.correlate if tracing is not None and correlates else None,
             max_in_flight=settings.max_in_flight_requests,
         )
@@ -91,8 +90,9 @@ class RunningBundle:
         await self._stack.aclose()
 
     async def ready(self) -> None:
-        """Wait for the projectors that the bundle must not be without, then start sagas and observers."""
+        """Wait for the projectors that the bundle must not be without, start sagas and observers, and be reachable."""
         await self.consumers.ready()
+        await self._backend.enable()
 
     async def caught_up(self, timeout: float) -> None:
         """Wait until every consumer has committed up to the head and nothing is in flight."""
@@ -103,15 +103,13 @@ class RunningBundle:
         self._register_payloads()
         self._refuse_two_handlers()
         self._refuse_strange_contexts()
-        self._server.refuse_as_consumer_state(self._settings.consumer_state_store)
+        state_url = self._consumer_state_url()
         executors = Executors(self._settings.executors)
         self._stack.callback(executors.close)
         pools = executors.open(component for component in components)
-        if self._server.path is not None:
-            await asyncio.to_thread(_make_room, self._server.path)
-        self.store = await self._stack.enter_async_context(SqliteStateStore(self._server.path))
-        url = self._settings.consumer_state_store or self._server.consumer_state_url
-        consumer_store = await self._stack.enter_async_context(SqlConsumerStateStore(url))
+        await self._stack.enter_async_context(self._backend)
+        self.store = await self._backend.join(self._description())
+        consumer_store = await self._stack.enter_async_context(SqlConsumerStateStore(state_url))
         self._stack.push_async_callback(self._drain)
         self.consumers = ConsumerGroup(
             self._settings.bundle_id,
@@ -125,11 +123,37 @@ class RunningBundle:
             interceptors=self._settings.interceptors,
             executors=pools,
             lanes=executors.lanes,
-            take_over=True,
+            take_over=self._backend.sole_owner,
         )
         for component in components:
             await self._install(component, pools)
         await self._stack.enter_async_context(self.consumers)
+
+    def _consumer_state_url(self) -> str:
+        url = self._backend.consumer_state_url(self._settings.consumer_state_store)
+        if url is not None:
+            return url
+        names = [component.name for component in self._found.components if component.role in _CONSUMERS]
+        if names:
+            raise DefinitionError(
+                f"the bundle {self._settings.bundle_id!r} has consumers ({', '.join(names)}), and on a server it must "
+                "be told where to keep their places: set consumer_state_store= to the URL of a database that all "
+                "replicas share, such as postgresql+asyncpg://..., or sqlite+aiosqlite:///FILE on one machine"
+            )
+        return "sqlite+aiosqlite://"  # nothing will be kept
+
+    def _description(self) -> BundleDescription:
+        settings = self._settings
+        return describe(
+            self._found.components,
+            [definition_of(cls) for cls in self._registry],
+            bundle_id=settings.bundle_id,
+            version=settings.version,
+            description=settings.description,
+            detail=settings.detail,
+            repository_url=settings.repository_url,
+            line_prefix=settings.line_prefix,
+        )
 
     def _register_payloads(self) -> None:
         for component in self._found.components:
@@ -211,7 +235,7 @@ class RunningBundle:
     ) -> None:
         serve = served(handle, self._admission, ready=ready)
         for handler in component.handlers_of(kind):
-            await self._bus.serve(_HANDLED[kind], handler.payload_name, serve)
+            await self._backend.bus.serve(_HANDLED[kind], handler.payload_name, serve)
 
     async def _wait_for(self, projection: ComponentDefinition, position: int, deadline: float) -> None:
         names = {projector.__name__ for projector in projection.projectors} or None
@@ -219,6 +243,7 @@ class RunningBundle:
 
     async def _drain(self) -> None:
         """Refuse new requests and let running handlers end, with what they still send."""
+        await self._backend.disable()
         self._sender.drain()
         if not await self._admission.drained(DRAIN_SECONDS):
             logger.warning(
@@ -229,17 +254,3 @@ class RunningBundle:
             )
         self._sender.close()
         await self._tasks.close(DRAIN_SECONDS)
-
-
-def _make_room(path: Path) -> None:
-    """Make the folder of a new event store, and say that it is new: a wrong path would look like lost data."""
-    folder = path.parent
-    try:
-        if not path.exists():
-            logger.info("There is no event store at %s yet: a new one is made", path)
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreUnavailable(
-            f"{folder}: the folder of the event store cannot be made ({error.strerror}): give another path",
-            path=str(folder),
-        ) from error

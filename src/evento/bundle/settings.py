@@ -18,6 +18,11 @@ class BundleSettings:
     """What ``EventoBundle`` was given, in the form that its parts use."""
 
     bundle_id: str
+    version: int
+    description: str
+    detail: str
+    repository_url: str
+    line_prefix: str
     consumer_state_store: str | None
     contexts: dict[type, Sequence[str]]
     tracing: TracingAgent | None

@@ -1,0 +1,170 @@
+"""Membership: a bundle's place in the registry of the servers, from registration to leave."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from evento.errors import EventoError, NotFound, RequestTimeout, StoreUnavailable, error_from_data
+from evento.gateway.nats import ClusterClock, NatsConnection, NoResponders
+from evento.gateway.nats.calls import encode
+from evento.gateway.nats.registry import REGISTRY
+from evento.messages import now_micros
+from evento.messages.registration import BundleDescription, Register, Registered, Session
+
+__all__ = ["Membership"]
+
+logger = logging.getLogger("evento.bundle")
+
+_REQUEST_SECONDS = 5.0
+_PAUSE = 0.2
+_BEATS_PER_LEASE = 3
+
+
+class Membership:
+    """Registers an instance, keeps its lease, and leaves.
+
+    Entering registers the instance, not yet enabled, and waits as long as ``start_timeout`` for a server to
+    acknowledge it. Afterwards heartbeats keep the lease, and every reconnect registers again: a server that forgot
+    the instance knows it then.
+
+    :param clock: is corrected by what the servers answer.
+    :param start_timeout: seconds; None: for ever.
+    """
+
+    def __init__(
+        self,
+        connection: NatsConnection,
+        description: BundleDescription,
+        *,
+        instance_id: str,
+        clock: ClusterClock,
+        start_timeout: float | None = None,
+    ) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._start_timeout = start_timeout
+        self._register = Register(
+            description,
+            instance_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_at=now_micros(),
+        )
+        self._enabled = False
+        self._registered: Registered | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._again = asyncio.Event()
+
+    @property
+    def session(self) -> Session:
+        """The registration that counts now."""
+        if self._registered is None:
+            raise StoreUnavailable("the bundle is not registered at a server")
+        return self._registered.session
+
+    async def __aenter__(self) -> Membership:
+        """Register.
+
+        :raises DefinitionError: another bundle handles one of the commands or queries.
+        :raises AuthenticationError: the token does not allow this bundle, or one of its names.
+        :raises StoreUnavailable: no server acknowledged within ``start_timeout``.
+        """
+        try:
+            async with asyncio.timeout(self._start_timeout):
+                await self._until_answered(self._register_now)
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"no server registered the bundle within {self._start_timeout:g} s: look whether one runs, and reaches "
+                "its database"
+            ) from None
+        self._remove = self._connection.on_reconnect(self._again.set)
+        self._task = asyncio.create_task(self._keep(), name="evento-membership")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Leave; a server that cannot be reached will learn it by the lease."""
+        self._remove()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        with suppress(EventoError, NoResponders, TimeoutError):
+            await self._call("leave", self.session, seconds=1.0)
+
+    async def enable(self) -> None:
+        """Tell the servers that the instance takes requests; returns when it is acknowledged."""
+        self._enabled = True
+        await self._told("enable")
+
+    async def disable(self) -> None:
+        """Tell the servers that the instance takes no more requests, if one can be reached at once."""
+        self._enabled = False
+        with suppress(EventoError, NoResponders, TimeoutError):
+            await self._call("disable", self.session, seconds=1.0)
+
+    async def _told(self, operation: str) -> None:
+        async def tell() -> None:
+            try:
+                await self._call(operation, self.session)
+            except NotFound:
+                await self._register_now()  # with the flag
+
+        await self._until_answered(tell)
+
+    async def _keep(self) -> None:
+        """Beat, and register again when the connection was lost or the server does not know the session."""
+        while True:
+            lease = self._registered.lease if self._registered is not None else 1.0
+            with suppress(TimeoutError):
+                async with asyncio.timeout(lease / _BEATS_PER_LEASE):
+                    await self._again.wait()
+            try:
+                if self._again.is_set():
+                    self._again.clear()
+                    await self._register_now()
+                else:
+                    await self._beat()
+            except (EventoError, NoResponders, TimeoutError) as error:
+                logger.warning("the registration could not be renewed, it is tried again: %s", error)
+                self._again.set()
+                await asyncio.sleep(_PAUSE)
+
+    async def _beat(self) -> None:
+        try:
+            self._registered = await self._call("heartbeat", self.session)
+        except NotFound:
+            logger.info("the servers do not know this instance any more: it is registered again")
+            await self._register_now()
+
+    async def _register_now(self) -> None:
+        call = msgspec.structs.replace(self._register, enabled=self._enabled)
+        self._registered = await self._call("register", call)
+
+    async def _until_answered(self, attempt: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                return await attempt()
+            except (NoResponders, TimeoutError, RequestTimeout, StoreUnavailable) as error:
+                logger.info("waiting for a server that registers this bundle (%s)", error or type(error).__name__)
+                await asyncio.sleep(_PAUSE)
+
+    async def _call(self, operation: str, call: msgspec.Struct, *, seconds: float = _REQUEST_SECONDS) -> Any:
+        wire = REGISTRY[operation]
+        sent = self._clock.reading()
+        data = await self._connection.request(
+            self._connection.subjects.registry(operation), encode(call), asyncio.get_running_loop().time() + seconds
+        )
+        received = self._clock.reading()
+        answer = wire.decode_answer(data)
+        if answer.error is not None:
+            raise error_from_data(answer.error)
+        if isinstance(answer.value, Registered):
+            self._clock.correct(answer.value.time / 1_000_000, sent, received)
+        return answer.value
