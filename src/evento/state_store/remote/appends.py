@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 from evento.errors import EventoError, Overloaded, PayloadError, StoreUnavailable
@@ -50,6 +51,7 @@ class AppendQueue:
         self._max_requests = max_requests
         self._waiting: deque[_Job] = deque()
         self._by_command: dict[str, asyncio.Future[AppendOutcome]] = {}
+        self._held: dict[str, list[_Job]] = {}
         self._jobs = 0
         self._bytes = 0
         self._scheduled = False
@@ -70,25 +72,44 @@ class AppendQueue:
             )
         loop = asyncio.get_running_loop()
         future: asyncio.Future[AppendOutcome] = loop.create_future()
-        self._waiting.append((future, append, size))
-        self._by_command[event.command_id] = future
         self._jobs += 1
         self._bytes += size
-        if not self._scheduled:
-            self._scheduled = True
-            loop.call_soon(self._dispatch)
+        if event.command_id in self._held:
+            self._held[event.command_id].append((future, append, size))
+        else:
+            self._enqueue((future, append, size))
         return future
 
-    async def settled(self, command_id: str) -> None:
-        """Wait until no append of a command is queued or under way; its outcome is another's affair."""
-        while (future := self._by_command.get(command_id)) is not None and not future.done():
-            await asyncio.wait({future})
+    @asynccontextmanager
+    async def held_back(self, command_id: str) -> AsyncIterator[None]:
+        """Keep the order between appends of a command and what the block does about it.
+
+        Those that were queued before are answered when the block begins; those that come now are sent after it.
+        """
+        if command_id in self._held:  # by another block, which ends by itself
+            yield
+            return
+        self._held[command_id] = []
+        try:
+            while (future := self._by_command.get(command_id)) is not None and not future.done():
+                await asyncio.wait({future})
+            yield
+        finally:
+            for job in self._held.pop(command_id):
+                self._enqueue(job)
 
     async def close(self) -> None:
         """Bring everything that was queued to an answer; bounded by the deadline of the requests."""
         while self._jobs:
             self._dispatch()
-            await asyncio.wait(self._requests)
+            await (asyncio.wait(self._requests) if self._requests else asyncio.sleep(0))
+
+    def _enqueue(self, job: _Job) -> None:
+        self._waiting.append(job)
+        self._by_command[job[1].event.command_id] = job[0]
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
         self._scheduled = False

@@ -182,8 +182,8 @@ class RemoteStateStore:
     async def reject(self, command_id: str, error: ErrorData) -> LookupResult:
         """Write a tombstone for a command id, unless it has an outcome."""
         self._require_open()
-        await self._appends.settled(command_id)
-        known: LookupResult = await self._call("reject", wire.RejectCall(*self._begin(), command_id, error))
+        async with self._appends.held_back(command_id):
+            known: LookupResult = await self._call("reject", wire.RejectCall(*self._begin(), command_id, error))
         return known
 
     async def lock(self, lock_id: str, *, owner: str, ttl: float) -> Lease | None:
