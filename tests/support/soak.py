@@ -2,9 +2,10 @@
 
 The first half is the warm-up, in which caches fill. Their bounds are lowered here: with the usual ones they fill for
 longer than the soak lasts, and filling looks like leaking. Over the second half the resident memory (RSS) may grow by
-at most 50 bytes for each stored event, in the median of the slopes between any two samples: neither a step of the
-allocator nor a single high sample counts, but what is lost with each event does. At the end all consumers must catch
-up, with no dead event. Exit code 1: not flat.
+at most 50 bytes for each stored event, in the median of the slopes between any two samples: neither a step of half
+a MiB nor a single high sample fails it, but what is lost with each event does. In less than five minutes what settles
+after a start, or with a busy moment of the machine, still weighs too much for a verdict. At the end all consumers must
+catch up, with no dead event. Exit code 1: not flat.
 """
 
 from __future__ import annotations
