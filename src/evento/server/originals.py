@@ -25,7 +25,7 @@ RENAMED: Final = {
     "evento_cluster_name": "cluster_name",
     "evento_server_instance_id": "instance_id",
     "evento_es_fetch_concurrency": "fetch_concurrency",
-    "evento_server_heart_beat_interval": "ping_interval",
+    "evento_server_heart_beat_interval": "lease",
     "evento_server_bus_port": "gateway",
     "socket_port": "gateway",
     "server_port": "http",

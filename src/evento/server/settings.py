@@ -92,7 +92,7 @@ class ServerSettings:
         "the cluster", NAME, "evento-server", "name of the cluster: bundles and servers of other names do not see it"
     )
     instance_id: str | None = _key(
-        "the cluster", NAME, None, "name of this node in logs and metrics", absent="a new one at each start"
+        "the cluster", NAME, None, "name of this node in metrics", absent="the name of its host"
     )
 
     http: Address = _key(
@@ -110,6 +110,7 @@ class ServerSettings:
         "the event store: sqlite:PATH or postgresql://... (a URL with a password is refused on the command line)",
         absent="sqlite:DATA/evento.db",
     )
+    store_schema: str = _key("what it stores", NAME, "evento", "schema of the PostgreSQL database with the tables")
 
     tokens: Path | None = _key(
         "security",
@@ -158,6 +159,7 @@ class ServerSettings:
     ping_interval: float = _key(
         "limits", SECONDS, 15.0, "pause between pings of a silent connection; it is closed after three without answer"
     )
+    lease: float = _key("limits", SECONDS, 15.0, "how long an instance of a bundle counts as alive without a heartbeat")
     fetch_concurrency: int = _key("limits", NUMBER, 4, "reads of the event store at the same time")
 
     nats: tuple[str, ...] = _key(
