@@ -20,7 +20,9 @@ from evento.cli.errors import DONE, FAILED, WRONG_USE, CommandFailed, ReaderGone
 from evento.cli.events import add_events
 from evento.cli.output import discard_output, note
 from evento.cli.run import add_run
+from evento.cli.server import add_server
 from evento.cli.store import add_store
+from evento.cli.token import add_token
 from evento.errors import EventoError
 
 __all__ = ["main"]
@@ -58,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     add_events(verbs)
     add_store(verbs)
     add_consumers(verbs)
+    add_server(verbs)
+    add_token(verbs)
     return parser
 
 
