@@ -21,6 +21,7 @@ from pathlib import Path
 from time import perf_counter
 
 import commands
+import gateway
 import history
 import limits
 import machine
@@ -33,6 +34,7 @@ import where
 from figures import Figure, Table, measure, progress
 
 CALLERS = (1, 16, 64)
+SENDERS = (1, 16, 64, 256)
 APPENDERS = (1, 16, 64, 256)
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
@@ -156,6 +158,14 @@ def run_replay(directory: Path, plan: Plan) -> Measured:
     return figures, [_rates("Reading history", figures, [Baseline("x eventsourcing", peer.SYSTEM, "replay")])]
 
 
+def run_gateway(directory: Path, plan: Plan) -> Measured:
+    """Measure round trips between two processes over a nats-server."""
+    with gateway.nats_server(directory) as url:
+        cases = gateway.cases(url, callers=SENDERS, seconds=plan.seconds)
+        figures = measure(cases, rounds=plan.rounds, label="gateway")
+    return figures, [_rates("Round trips between two processes", figures, [])]
+
+
 def run_history(directory: Path, plan: Plan) -> Measured:
     """Measure single operations on a short and on a long history."""
     stores = {events: directory / f"history-{events}.db" for events in (history.SMALL, plan.large)}
@@ -171,6 +181,7 @@ GROUPS: dict[str, Callable[[Path, Plan], Measured]] = {
     "reactions": run_reactions,
     "appends": run_appends,
     "replay": run_replay,
+    "gateway": run_gateway,
     "history": run_history,
 }
 

@@ -123,7 +123,7 @@ async def test_refusals_of_a_resend_are_not_definite(connect: Connect, server: N
         waiting = asyncio.create_task(other.request(request_of("A", payload=b"1"), soon()))
         await came.wait()
         for run in bus.receiver._all:
-            run.askers[0] = run.askers[0]._replace(request=request_of("A", payload=b"other"))
+            run.first = run.first._replace(request=request_of("A", payload=b"other"))
         proxy.cut()
         error = error_of(await waiting)
         assert isinstance(error, Overloaded)

@@ -19,8 +19,8 @@ __all__ = ["Receiver"]
 logger = logging.getLogger("evento.gateway.nats")
 LONGEST = 300.0
 """The longest time that a request may run, in seconds, whatever its sender says."""
-MAX_ASKERS = 100
-"""How often a request may be sent again while it runs."""
+MAX_RESENDS = 100
+"""How often a request may be sent again while it runs, and wait for that run."""
 
 
 class _Asker(NamedTuple):
@@ -34,35 +34,47 @@ class _Asker(NamedTuple):
 class _Run:
     """A handler at work; ``refusal`` is what askers are told when it was ended from here."""
 
-    __slots__ = ("askers", "expired", "key", "refusal", "task", "timer")
+    __slots__ = ("expired", "first", "handler", "key", "others", "receiver", "refusal", "task", "timer")
 
-    def __init__(self, asker: _Asker) -> None:
-        self.askers = [asker]
-        self.key = (asker.request.kind, asker.request.name, asker.request.message_id)
+    def __init__(self, receiver: Receiver, first: _Asker, handler: RequestHandler, key: tuple[str, str, str]) -> None:
+        self.receiver = receiver
+        self.first = first
+        self.handler = handler
+        self.key = key
+        self.others: list[_Asker] | None = None
         self.expired = False
         self.refusal: EventoError | None = None
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
-    @property
-    def request(self) -> Request:
-        """What runs: the first request that came."""
-        return self.askers[0].request
+    def askers(self) -> list[_Asker]:
+        """Return all who wait for the outcome."""
+        return [self.first, *self.others] if self.others else [self.first]
 
-    def takes(self, request: Request) -> bool:
-        """Whether a request that came again can wait for this run."""
-        return (
-            request.attempt > 1
-            and request.payload == self.request.payload
-            and self.refusal is None
-            and len(self.askers) < MAX_ASKERS
-        )
+    def attach(self, asker: _Asker) -> bool:
+        """Let a request that came again wait for this run, if it can."""
+        if (
+            asker.request.attempt == 1
+            or asker.request.payload != self.first.request.payload
+            or self.refusal is not None
+        ):
+            return False
+        if self.others is None:
+            self.others = []
+        if len(self.others) >= MAX_RESENDS:
+            return False
+        self.others.append(asker)
+        return True
 
     def expire(self) -> None:
         """End at the deadline."""
         self.expired = True
         if self.task is not None:
             self.task.cancel()
+
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """Tell the receiver."""
+        self.receiver._ended(self, task)
 
 
 class Receiver:
@@ -121,17 +133,17 @@ class Receiver:
             self.expired += 1
             self._answer(asker.delivery, request.name, _failure(expired(request)))
             return
-        run = self._runs.get((request.kind, request.name, request.message_id))
-        if run is not None and run.takes(request):
+        key = (request.kind, request.name, request.message_id)
+        run = self._runs.get(key)
+        if run is not None and run.attach(asker):
             self.attached += 1
-            run.askers.append(asker)
             return
         refusal = self._refusal(request, len(asker.delivery.data))
         if refusal is not None:
             self.refused += 1
             self._answer(asker.delivery, request.name, _failure(refusal))
             return
-        self._start(asker, handler)
+        self._start(_Run(self, asker, handler, key))
 
     def _refusal(self, request: Request, size: int) -> EventoError | None:
         if self._stopping:
@@ -147,36 +159,39 @@ class Receiver:
             bytes=waiting,
         )
 
-    def _start(self, asker: _Asker, handler: RequestHandler) -> None:
-        run = _Run(asker)
+    def _start(self, run: _Run) -> None:
+        asker = run.first
         nested = asker.request.depth > 0
         self._count[nested] += 1
         self._bytes[nested] += len(asker.delivery.data)
         self._all.add(run)
         self._runs.setdefault(run.key, run)
         loop = asyncio.get_running_loop()
-        run.task = loop.create_task(self._run(run, asker, handler))
+        task = run.task = loop.create_task(self._run(run))
         run.timer = loop.call_at(asker.deadline, run.expire)
-        run.task.add_done_callback(lambda task: self._ended(run, asker, handler, task))
+        task.add_done_callback(run.ended)
 
-    async def _run(self, run: _Run, asker: _Asker, handler: RequestHandler) -> None:
+    async def _run(self, run: _Run) -> None:
+        request, name = run.first.request, run.first.request.name
         try:
-            reply = await handler(asker.request, asker.deadline)
+            reply = await run.handler(request, run.first.deadline)
         except Exception as error:
-            logger.exception("the handler of %s failed outside of what it answers for", asker.request.name)
+            logger.exception("the handler of %s failed outside of what it answers for", name)
             reply = _failure(error)
         if not self._connection.is_writable:
             await self._connection.writable()
-        for one in run.askers:
-            self._answer(one.delivery, one.request.name, reply)
+        self._answer(run.first.delivery, name, reply)
+        if run.others is not None:
+            for other in run.others:
+                self._answer(other.delivery, name, reply)
 
-    def _ended(self, run: _Run, first: _Asker, handler: RequestHandler, task: asyncio.Task[None]) -> None:
+    def _ended(self, run: _Run, task: asyncio.Task[None]) -> None:
         """Give back what a run held; answer, or run again, for whoever got no answer from it."""
         if run.timer is not None:
             run.timer.cancel()
-        nested = first.request.depth > 0
+        nested = run.first.request.depth > 0
         self._count[nested] -= 1
-        self._bytes[nested] -= len(first.delivery.data)
+        self._bytes[nested] -= len(run.first.delivery.data)
         self._all.discard(run)
         if self._runs.get(run.key) is run:
             del self._runs[run.key]
@@ -184,7 +199,7 @@ class Receiver:
             task.result()
             return
         now = asyncio.get_running_loop().time()
-        for asker in run.askers:
+        for asker in run.askers():
             if run.refusal is not None:
                 self._answer(asker.delivery, asker.request.name, _failure(run.refusal))
             elif not run.expired:
@@ -192,7 +207,7 @@ class Receiver:
                 failure.definite = False
                 self._answer(asker.delivery, asker.request.name, _failure(failure))
             elif asker.deadline > now:  # sent again with more time than the first send had
-                self._take(asker, handler, now)
+                self._take(asker, run.handler, now)
 
     def _answer(self, delivery: Delivery, name: str, reply: Reply) -> None:
         try:
@@ -213,7 +228,7 @@ class Receiver:
         runs = list(self._all)
         for run in runs:
             run.refusal = Stopped(
-                f"the bundle that handled {run.request.name} was stopped; ask again with the same message id"
+                f"the bundle that handled {run.first.request.name} was stopped; ask again with the same message id"
             )
             run.refusal.definite = False
             if run.task is not None:

@@ -95,8 +95,12 @@ def decode_request(data: bytes, kind: str, name: str) -> Received:
         raise PayloadError(f"the {kind} {name!r} cannot be read: {error}", name=name) from error
     if frame.version != VERSION:
         raise PayloadError(_other_version(f"the {kind} {name!r}", frame.version), name=name)
-    ids = (frame.message_id, frame.correlation_id, frame.causation_id or "")
-    if not frame.message_id or any(len(id) > _MAX_ID or "\0" in id for id in ids):
+    if not (
+        frame.message_id
+        and _keepable(frame.message_id)
+        and _keepable(frame.correlation_id)
+        and (frame.causation_id is None or _keepable(frame.causation_id))
+    ):
         raise PayloadError(f"the {kind} {name!r} has no id that can be kept", name=name)
     if not (frame.remaining == frame.remaining and frame.sent_at == frame.sent_at and frame.attempt >= 1):
         raise PayloadError(f"the {kind} {name!r} has no deadline or attempt that makes sense", name=name)
@@ -116,6 +120,10 @@ def decode_request(data: bytes, kind: str, name: str) -> Received:
         at_least=frame.at_least,
     )
     return Received(request, frame.remaining, frame.sent_at)
+
+
+def _keepable(id: str) -> bool:
+    return len(id) <= _MAX_ID and "\0" not in id
 
 
 def _metadata(data: bytes) -> Metadata:
