@@ -12,12 +12,10 @@ from nats_server import nats_server
 from evento.gateway import InProcessBus, MessageBus
 from evento.gateway.nats import NatsBus, NatsConnection
 from evento.messages import new_id
-from evento.testing.conformance.message_bus import MessageBusConformance, NewBus
+from evento.testing.conformance.message_bus import DistributedBusConformance, MessageBusConformance, NewBus
 
 
 class TestInProcessBus(MessageBusConformance):
-    replicas = False
-
     @pytest.fixture
     def new_bus(self) -> NewBus:
         bus = InProcessBus()
@@ -28,7 +26,7 @@ class TestInProcessBus(MessageBusConformance):
         return the_one
 
 
-class TestNatsBus(MessageBusConformance):
+class TestNatsBus(DistributedBusConformance):
     @pytest.fixture
     async def new_bus(self, tmp_path: Path) -> AsyncIterator[NewBus]:
         async with AsyncExitStack() as stack:

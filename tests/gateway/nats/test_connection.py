@@ -417,3 +417,15 @@ def test_addresses_that_are_none_are_refused(address: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         NatsConnection(address, cluster="test", user="shop", instance="1")
     assert "secret" not in str(caught.value)
+
+
+async def test_what_is_no_subject_is_never_sent(connect: Connect) -> None:
+    one = await connect()
+    for subject in ("", "a b", "a\r\nPUB x 0\r\n", "gr\u00f6\u00dfe"):
+        with pytest.raises(ValueError, match="is no subject"):
+            one.publish(subject, b"")
+        with pytest.raises(ValueError, match="is no subject"):
+            await one.request(subject, b"", soon())
+        with pytest.raises(ValueError, match="is no subject"):
+            await one.subscribe(subject, echo)
+    assert one.in_flight == 0

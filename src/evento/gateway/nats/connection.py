@@ -10,6 +10,7 @@ import re
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -17,11 +18,12 @@ from evento.errors import AuthenticationError, PayloadError, Stopped, StoreUnava
 from evento.gateway.nats.link import Address, Link, LinkSettings
 from evento.gateway.nats.protocol import publish_frame, sub_line, unsub_line
 from evento.gateway.nats.subjects import Subjects
+from evento.gateway.nats.subscriptions import Delivery, DeliveryCallback, Subscription
+from evento.gateway.nats.waiting import NoResponders, Waiting, pauses
 
 __all__ = ["Delivery", "NatsConnection", "NoResponders", "Subscription"]
 
 logger = logging.getLogger("evento.gateway.nats")
-DeliveryCallback: TypeAlias = Callable[["Delivery"], None]
 StateCallback: TypeAlias = Callable[[], Awaitable[None] | None]
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
@@ -34,98 +36,6 @@ _DENIED = re.compile(
     r'"(?P<subject>[^"]*)"(?: using queue "(?P<queue>[^"]*)")?',
     re.IGNORECASE,
 )
-
-
-class NoResponders(Exception):
-    """Nobody serves the subject now. ``attempt`` is more than 1 when a former attempt may have been served."""
-
-    def __init__(self, subject: str, attempt: int) -> None:
-        super().__init__(f"nobody serves {subject}")
-        self.subject = subject
-        self.attempt = attempt
-
-
-class Delivery:
-    """A message as it arrived."""
-
-    __slots__ = ("_connection", "_reply", "_subject", "data")
-
-    def __init__(self, connection: NatsConnection, subject: bytes, reply: bytes, data: bytes) -> None:
-        self._connection = connection
-        self._subject = subject
-        self._reply = reply
-        self.data = data
-
-    @property
-    def subject(self) -> str:
-        """Where it was sent."""
-        return self._subject.decode()
-
-    @property
-    def reply(self) -> str:
-        """Where the sender waits for an answer; empty when it waits for none."""
-        return self._reply.decode()
-
-    def respond(self, data: bytes) -> None:
-        """Answer; held back while disconnected.
-
-        Does nothing when the sender waits for no answer.
-
-        :raises PayloadError: the answer is larger than the server takes.
-        """
-        if self._reply:
-            self._connection._respond(self._reply, data)
-
-
-class Subscription:
-    """A subject that is listened to; made by :meth:`NatsConnection.subscribe`."""
-
-    def __init__(
-        self, connection: NatsConnection, sid: bytes, subject: str, queue: str, callback: DeliveryCallback
-    ) -> None:
-        self._connection = connection
-        self._callback = callback
-        self.sid = sid
-        self.subject = subject
-        self.queue = queue
-        self.denied: str | None = None
-
-    def line(self) -> bytes:
-        """Return the protocol's line."""
-        return sub_line(self.subject.encode(), self.queue.encode(), self.sid)
-
-    def deliver(self, delivery: Delivery) -> None:
-        """Hand a message over."""
-        try:
-            self._callback(delivery)
-        except Exception:
-            logger.exception("the callback of %s failed", self.subject)
-
-    async def drain(self) -> None:
-        """Ask for no more; when this returns, all that was under way has been handed over."""
-        await self._connection._drop(self, drain=True)
-
-    async def unsubscribe(self) -> None:
-        """Listen no more; what is under way is dropped."""
-        await self._connection._drop(self, drain=False)
-
-
-class _Waiting:
-    """A request without an answer; the future's None tells that the connection was lost."""
-
-    __slots__ = ("attempt", "expired", "future", "subject")
-
-    def __init__(self, subject: bytes, future: asyncio.Future[bytes | None]) -> None:
-        self.subject = subject
-        self.future = future
-        self.attempt = 1
-        self.expired = False
-
-    def expire(self) -> None:
-        """End at the deadline."""
-        self.expired = True
-        if not self.future.done():
-            self.future.set_exception(TimeoutError())
 
 
 class NatsConnection:
@@ -181,7 +91,7 @@ class NatsConnection:
         self._sid = 1
         self._number = 0
         self._in_flight = 0
-        self._waiting: dict[bytes, _Waiting] = {}
+        self._waiting: dict[bytes, Waiting] = {}
         self._held: deque[tuple[bytes, bytes]] = deque()
         self._held_bytes = 0
         self._max_payload = 1024 * 1024
@@ -207,7 +117,6 @@ class NatsConnection:
         try:
             async with asyncio.timeout(self._start_timeout):
                 link = await self._connect()
-                await self._adopt(link)
         except TimeoutError:
             await self.close()
             raise StoreUnavailable(
@@ -236,13 +145,13 @@ class NatsConnection:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        link, self._link = self._link, None
-        self._lose_all()
+        link = self._link
+        self._give_up()
         if link is not None:
             await link.close()
 
     async def _connect(self) -> Link:
-        """Try all addresses, again and again, until one answers."""
+        """Try all addresses, again and again, until one answers; use it."""
         pause = FIRST_PAUSE
         while True:
             for address in self._candidates():
@@ -250,6 +159,7 @@ class NatsConnection:
                     link = await Link.open(
                         address, self._settings, on_message=self._on_message, on_error=self._on_server_error
                     )
+                    await self._adopt(link)
                 except AuthenticationError as error:
                     if self._keeper is None:
                         raise
@@ -258,6 +168,7 @@ class NatsConnection:
                     self._complain(address, error)
                 else:
                     logger.info("connected to %s", address)
+                    self._complaint = ""
                     self._prefer(address)
                     return link
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
@@ -284,54 +195,51 @@ class NatsConnection:
             self._progress(f"waiting for an Evento Server at {text}")
 
     async def _adopt(self, link: Link) -> None:
-        """Use a connection: subscribe everything, then let requests go; replies that were held back go first."""
+        """Subscribe everything on a new connection, and let requests go; replies that were held back go first."""
         self._inbox_denied = None
         link.write(sub_line(self._inbox + b"*", b"", _INBOX_SID))
         for subscription in self._subscriptions.values():
             subscription.denied = None
             link.write(subscription.line())
         while self._held:
-            link.write(publish_frame(self._held[0][0], b"", self._held.popleft()[1]))
+            reply, data = self._held.popleft()
+            link.write(publish_frame(reply, b"", data))
         self._held_bytes = 0
         self._max_payload = link.max_payload
         self._link = link
         self._linked.set()
-        self._complaint = ""
-        await link.ping()
-        if self._inbox_denied is not None:
-            raise AuthenticationError(
-                f"{self._settings.user!r} may not receive answers: {self._inbox_denied}", user=self._settings.user
-            )
+        try:
+            await link.ping()
+            if self._inbox_denied is not None:
+                raise AuthenticationError(
+                    f"{self._settings.user!r} may not receive answers: {self._inbox_denied}", user=self._settings.user
+                )
+        except BaseException:
+            self._give_up()
+            await link.close()
+            raise
         tls = self._settings.tls is not None or bool(link.info.get("tls_required"))
         self._peers = [peer._replace(tls=tls) for peer in _parsed(link.peers)]
+
+    def _give_up(self) -> None:
+        """Take note that there is no connection: what waits for an answer will be sent again."""
+        self._link = None
+        if not self._closed:
+            self._linked.clear()
+        for waiting in self._waiting.values():
+            if not waiting.future.done():
+                waiting.future.set_result(None)
 
     async def _keep(self, link: Link) -> None:
         """Stay connected."""
         while True:
             await link.lost
-            self._link = None
-            self._linked.clear()
-            if isinstance(link.why_lost, AuthenticationError):
-                logger.error("disconnected: %s", link.why_lost)
-            else:
-                logger.warning("lost the connection to the server: %s", link.why_lost)
-            self._lose_all()
+            logger.warning("lost the connection to the server: %s", link.why_lost)
+            self._give_up()
             self._call(self._on_disconnect)
             link = await self._connect()
-            try:
-                await self._adopt(link)
-            except (OSError, AuthenticationError) as error:
-                logger.error("connected, but not for long: %s", error)
-                await link.close()
-                await asyncio.sleep(LONGEST_PAUSE)
-                continue
             self.reconnects += 1
             self._call(self._on_reconnect)
-
-    def _lose_all(self) -> None:
-        for waiting in self._waiting.values():
-            if not waiting.future.done():
-                waiting.future.set_result(None)
 
     def _call(self, callbacks: list[StateCallback]) -> None:
         for callback in list(callbacks):
@@ -391,18 +299,18 @@ class NatsConnection:
         loop = asyncio.get_running_loop()
         self._number += 1
         key = b"%d" % self._number
-        waiting = _Waiting(subject.encode(), loop.create_future())
+        waiting = Waiting(_encoded(subject), loop.create_future())
         timer = loop.call_at(deadline, waiting.expire) if deadline != float("inf") else None
         self._in_flight += 1
         try:
-            pauses: Iterator[float] | None = None
+            left: Iterator[float] | None = None
             while True:
                 try:
                     return await self._exchange(waiting, key, data, deadline)
                 except NoResponders:
-                    if pauses is None:
-                        pauses = _pauses(grace, deadline)
-                    pause = next(pauses, None)
+                    if left is None:
+                        left = pauses(grace, deadline)
+                    pause = next(left, None)
                     if pause is None:
                         raise
                     await asyncio.sleep(pause)
@@ -417,7 +325,7 @@ class NatsConnection:
                     waiting.future.exception()  # seen, also when it came while there was no connection
 
     async def _exchange(
-        self, waiting: _Waiting, key: bytes, data: bytes | Callable[[int], bytes], deadline: float
+        self, waiting: Waiting, key: bytes, data: bytes | Callable[[int], bytes], deadline: float
     ) -> bytes:
         while True:
             if waiting.future.done():
@@ -446,7 +354,7 @@ class NatsConnection:
         if link is None or not link.is_writable:
             self.dropped += 1
             return
-        link.write(publish_frame(subject.encode(), b"", data))
+        link.write(publish_frame(_encoded(subject), b"", data))
 
     @property
     def is_writable(self) -> bool:
@@ -462,7 +370,7 @@ class NatsConnection:
         if link is not None and not link.is_writable:
             await link.writable()
 
-    async def _usable(self, waiting: _Waiting, deadline: float) -> Link:
+    async def _usable(self, waiting: Waiting, deadline: float) -> Link:
         """Wait for a connection that takes messages."""
         async with asyncio.timeout_at(None if deadline == float("inf") else deadline):
             while True:
@@ -510,6 +418,7 @@ class NatsConnection:
         :raises AuthenticationError: this user may not listen there.
         :raises Stopped: the connection was closed.
         """
+        _encoded(subject)
         if self._closed:
             raise Stopped(f"{subject} was not subscribed: the connection was closed")
         self._sid += 1
@@ -596,14 +505,12 @@ class NatsConnection:
             logger.error("the server refuses a message of %r: %s", self._settings.user, text)
 
 
-def _pauses(grace: float, deadline: float) -> Iterator[float]:
-    """Yield growing pauses until the grace period or the deadline is over."""
-    now = asyncio.get_running_loop().time
-    end = min(now() + grace, deadline)
-    pause = 0.005
-    while (left := end - now()) > 0:
-        yield min(pause * random.uniform(0.8, 1.2), left)  # noqa: S311 - not a secret
-        pause = min(2 * pause, 0.25)
+@lru_cache(maxsize=4096)
+def _encoded(subject: str) -> bytes:
+    """Return a subject as bytes; one that holds spaces or line ends would be commands of its own to the server."""
+    if not subject or not subject.isascii() or any(character <= " " for character in subject):
+        raise ValueError(f"{subject!r} is no subject")
+    return subject.encode()
 
 
 def _parsed(peers: list[str]) -> Iterator[Address]:
