@@ -103,6 +103,8 @@ class NatsConnection:
         self._complaint = ""
         self._inbox_denied: str | None = None
         self.reconnects = 0
+        self.refused = 0
+        """Messages without a request of ours behind them that this user was not allowed to send."""
         self.dropped = 0
         """Messages that were published, or replies that were given, while there was no connection to take them."""
 
@@ -502,7 +504,11 @@ class NatsConnection:
                 )
             )
         if not denied:
-            logger.error("the server refuses a message of %r: %s", self._settings.user, text)
+            self.refused += 1
+            if self.refused & (self.refused - 1) == 0:  # replies to requests of a lost connection come in crowds
+                logger.error(
+                    "%d messages of %r were refused so far, the last one: %s", self.refused, self._settings.user, text
+                )
 
 
 @lru_cache(maxsize=4096)
