@@ -30,7 +30,7 @@ async def orders(running: Gateway) -> AsyncIterator[Any]:
     async with running.client("orders") as orders, running.client("evento-server") as server:
         for name in ("command.PlaceOrderCommand", "query.OrderQuery"):
             await serve(orders, f"{PREFIX}.{name}", b"orders")
-        for name in ("store.append", "store.purge", "registry.register"):
+        for name in ("store.append", "store.purge", "registry.*.register"):
             await serve(server, f"{PREFIX}.{name}", b"server")
         yield orders
 
@@ -86,7 +86,8 @@ FORBIDDEN_TO_READ = [
     ("instance.orders.1.drain", ""),
     ("store.append", "evento"),
     ("store.>", ""),
-    ("registry.register", "evento"),
+    ("registry.*.register", "evento"),
+    ("registry.thief.register", "evento"),
     ("registry.*", ""),
     ("command.PlaceOrderCommand", "evento"),
     ("query.OrderQuery", "evento"),
@@ -196,12 +197,13 @@ async def test_what_a_bundle_needs_is_open_to_it(running: Gateway) -> None:
             await orders.subscribe(f"{PREFIX}.{subject}", cb=nothing)
         await orders.publish(f"{PREFIX}.telemetry.orders.1", b"")
         await orders.flush()
-        for subject in ("store.*", "registry.*"):
+        for subject in ("store.*", "registry.*", "registry.*.register"):
             await serve(server, f"{PREFIX}.{subject}", b"server")
         await server.subscribe(f"{PREFIX}.telemetry.>", cb=nothing_at_all)
         await server.publish(f"{PREFIX}.instance.orders.2.drain", b"")
         await server.flush()
-        assert (await orders.request(f"{PREFIX}.registry.register", b"", timeout=5)).data == b"server"
+        for subject in ("registry.view", "registry.orders.register"):
+            assert (await orders.request(f"{PREFIX}.{subject}", b"", timeout=5)).data == b"server"
 
         assert orders.refusals == []
         assert server.refusals == []
@@ -248,6 +250,6 @@ async def test_the_reply_subject_of_a_request_is_not_checked(running: Gateway, o
 
         await orders.subscribe(f"{PREFIX}.inbox.orders.9.1", cb=keep)
         await orders.flush()
-        await thief.publish(f"{PREFIX}.registry.register", b"as orders", reply=f"{PREFIX}.inbox.orders.9.1")
+        await thief.publish(f"{PREFIX}.registry.thief.register", b"as orders", reply=f"{PREFIX}.inbox.orders.9.1")
 
         assert await asyncio.wait_for(got, 5) == b"server"

@@ -94,7 +94,7 @@ async def test_metrics_show_what_bundles_tell(tmp_path: Path) -> None:
     about = BundleDescription("orders", commands=("PlaceOrderCommand",))
     async with EventoServer(free_settings(tmp_path)) as server, bundle(server, "orders") as orders:
         await orders.request(
-            orders.subjects.registry("register"), encode(Register(about, "1", enabled=True)), deadline()
+            orders.subjects.registration("orders", "register"), encode(Register(about, "1", enabled=True)), deadline()
         )
         handled = HandlerSample("OrderAggregate.place", "PlaceOrderCommand", 3, 1, 0.5, 0.25)
         consumer = ConsumerSample("OrderProjector", 1, "*", "running", 5, 9, 4, dead=2, waiting=1, lag_seconds=1.5)

@@ -158,9 +158,8 @@ class Membership:
     async def _call(self, operation: str, call: msgspec.Struct, *, seconds: float = _REQUEST_SECONDS) -> Any:
         wire = REGISTRY[operation]
         sent = self._clock.reading()
-        data = await self._connection.request(
-            self._connection.subjects.registry(operation), encode(call), asyncio.get_running_loop().time() + seconds
-        )
+        subject = self._connection.subjects.registration(self._register.description.bundle_id, operation)
+        data = await self._connection.request(subject, encode(call), asyncio.get_running_loop().time() + seconds)
         received = self._clock.reading()
         answer = wire.decode_answer(data)
         if answer.error is not None:

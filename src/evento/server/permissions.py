@@ -84,8 +84,9 @@ def _bundle_user(subjects: Subjects, of: Token, reserved: Iterable[str]) -> User
             f"{prefix}.command.*",
             f"{prefix}.query.*",
             *(subjects.store(operation) for operation in STORE_OPERATIONS),
-            f"{prefix}.registry.*",
-            f"{prefix}.registry.{bundle}.*",  # what only this bundle may ask for: a subject proves who sends
+            subjects.registry("view"),
+            subjects.registry("catalogue"),
+            f"{prefix}.registry.{bundle}.*",  # the subject proves who registers
             f"{prefix}.telemetry.{bundle}.>",
         ),
         subscribe=(

@@ -27,7 +27,9 @@ def test_the_subjects_of_a_cluster() -> None:
     assert subjects.command("OrderPlaceCommand") == "evento.main.command.OrderPlaceCommand"
     assert subjects.query("a.b") == "evento.main.query.a%2Eb"
     assert subjects.store("append") == "evento.main.store.append"
-    assert subjects.registry("register") == "evento.main.registry.register"
+    assert subjects.registry("view") == "evento.main.registry.view"
+    assert subjects.registration("a.b", "register") == "evento.main.registry.a%2Eb.register"
+    assert subjects.registrations("register") == "evento.main.registry.*.register"
     assert subjects.head == "evento.main.head"
     assert subjects.telemetry("shop", "1") == "evento.main.telemetry.shop.1"
     assert subjects.instance("shop", "1", "drain") == "evento.main.instance.shop.1.drain"
@@ -40,3 +42,11 @@ def test_a_reply_subject_tells_whose_inbox_it_is() -> None:
     for other in ("", "evento.main.inbox.a.b", "evento.main.inbox.a.b.c.d", "evento.other.inbox.a.b.1", "_INBOX.a.b.1"):
         assert subjects.inbox_owner(other) is None
     assert subjects.inbox_owner("evento.main.inbox.%FF.b.1") is None
+
+
+def test_a_registration_tells_whose_it_is() -> None:
+    subjects = Subjects("main")
+    assert subjects.registering(subjects.registration("a shop.*", "leave")) == "a shop.*"
+    for other in ("evento.main.registry.view", "evento.other.registry.a.b", "evento.main.registry.a.b.c", "x"):
+        assert subjects.registering(other) is None
+    assert subjects.registering("evento.main.registry.%FF.leave") is None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import nats as nats_py
 import pytest
 from nats_server import NatsServer, nats_server
 
@@ -39,9 +40,18 @@ async def service(nats: NatsServer, tmp_path: Path) -> AsyncIterator[RegistrySer
         yield running
 
 
+def subject_of(connection: NatsConnection, operation: str) -> str:
+    """Where a bundle sends an operation: the only place where NATS lets it."""
+    if operation in ("view", "catalogue"):
+        return connection.subjects.registry(operation)
+    owner = connection.subjects.inbox_owner(f"{connection._inbox.decode()}1")
+    assert owner is not None
+    return connection.subjects.registration(owner[0], operation)
+
+
 async def ask(connection: NatsConnection, operation: str, call: msgspec.Struct) -> Any:
     deadline = asyncio.get_running_loop().time() + 10
-    data = await connection.request(connection.subjects.registry(operation), encode(call), deadline)
+    data = await connection.request(subject_of(connection, operation), encode(call), deadline)
     answer = REGISTRY[operation].decode_answer(data)
     if answer.error is not None:
         raise error_from_data(answer.error)
@@ -89,7 +99,7 @@ async def test_what_cannot_be_read_is_refused(nats: NatsServer, service: Registr
         deadline = asyncio.get_running_loop().time() + 10
         for data in (b"", b"\xc1", b"[]", encode(ViewCall())):
             answer = msgspec.msgpack.decode(
-                await connection.request(connection.subjects.registry("register"), data, deadline), type=Answer
+                await connection.request(subject_of(connection, "register"), data, deadline), type=Answer
             )
             assert answer.error is not None
             assert isinstance(error_from_data(answer.error), PayloadError)
@@ -98,5 +108,21 @@ async def test_what_cannot_be_read_is_refused(nats: NatsServer, service: Registr
 async def test_a_call_without_an_inbox_to_answer_to_changes_nothing(nats: NatsServer, service: RegistryService) -> None:
     async with connecting(nats, "orders", "i1") as connection:
         about = Register(BundleDescription("orders"), "i1")
-        connection.publish(connection.subjects.registry("register"), encode(about))
+        connection.publish(subject_of(connection, "register"), encode(about))
         assert await ask(connection, "view", ViewCall()) == []
+
+
+async def test_a_subject_of_ones_own_and_the_inbox_of_another_change_nothing(
+    nats: NatsServer, service: RegistryService
+) -> None:
+    """NATS does not check the reply subject: a bundle may give another's, and may send on its own subject alone."""
+    async with connecting(nats, "orders", "i1") as orders, await nats_py.connect(nats.url) as thief:
+        call = encode(Register(BundleDescription("orders"), "i1"))
+        reply = orders.subjects.inbox("orders", "i1") + ".7"
+        await thief.publish(orders.subjects.registration("thief", "register"), call, reply=reply)
+        await thief.flush()
+        async with asyncio.timeout(10):
+            while service.refused == 0:
+                await asyncio.sleep(0.01)
+
+        assert await ask(orders, "view", ViewCall()) == []

@@ -1,4 +1,4 @@
-"""The registry's operations on the wire: who may be asked what under ``registry.<operation>``.
+"""The registry's operations on the wire: what may be asked under ``registry.[<bundle>.]<operation>``.
 
 Every operation is acknowledged and may be sent again: saying it twice is saying it once.
 """

@@ -5,7 +5,8 @@ subject                                                who serves          what
 =====================================================  ==================  =======================================
 ``evento.<c>.command.<Payload>``, ``.query.<Payload>`` bundles, a queue    one enabled replica handles it
 ``evento.<c>.store.<operation>``                       servers, a queue    the System State Store
-``evento.<c>.registry.<operation>``                    servers, a queue    registration, heartbeats, catalogue
+``evento.<c>.registry.<operation>``                    servers, a queue    instances, catalogue
+``evento.<c>.registry.<bundle>.<operation>``           servers, a queue    registration, heartbeats of that bundle
 ``evento.<c>.head``                                    servers publish     the new head of the store
 ``evento.<c>.telemetry.<bundle>.<instance>``           bundles publish     samples
 ``evento.<c>.instance.<bundle>.<instance>.<op>``       that instance       administration
@@ -72,6 +73,29 @@ class Subjects:
         """Return where an operation of the registry is asked for."""
         return f"{self.prefix}.registry.{token(operation)}"
 
+    def registration(self, bundle: str, operation: str) -> str:
+        """Return where a bundle registers, beats and leaves.
+
+        NATS lets no other bundle send there, so the subject proves who asks. A reply subject proves nothing: it is not
+        checked against what the sender may do.
+        """
+        return f"{self.prefix}.registry.{token(bundle)}.{token(operation)}"
+
+    def registrations(self, operation: str) -> str:
+        """Return what servers subscribe to hear an operation of :meth:`registration` from all bundles."""
+        return f"{self.prefix}.registry.*.{token(operation)}"
+
+    def registering(self, subject: str) -> str | None:
+        """Return whose registration subject it is; None when it is none of this cluster."""
+        prefix = f"{self.prefix}.registry."
+        tokens = subject.removeprefix(prefix).split(".")
+        if not subject.startswith(prefix) or len(tokens) != 2:
+            return None
+        try:
+            return untoken(tokens[0])
+        except ValueError:
+            return None
+
     def telemetry(self, bundle: str, instance: str) -> str:
         """Return where an instance publishes its samples."""
         return f"{self.prefix}.telemetry.{token(bundle)}.{token(instance)}"
@@ -87,7 +111,7 @@ class Subjects:
     def inbox_owner(self, subject: str) -> tuple[str, str] | None:
         """Return user and instance whose inbox a reply subject is; None when it is none of this cluster.
 
-        NATS lets nobody subscribe another user's inbox; so who gives a reply subject gives his name.
+        NATS lets nobody subscribe another user's inbox, but anybody may give another's as reply subject.
         """
         prefix = f"{self.prefix}.inbox."
         tokens = subject.removeprefix(prefix).split(".")

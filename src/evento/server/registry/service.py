@@ -29,8 +29,8 @@ Run: TypeAlias = Callable[[Asker, Any], Awaitable[Any]]
 class RegistryService:
     """Serves the registry of a cluster; every server of the cluster does, and they share the database.
 
-    Who asks is told by the inbox that the answer goes to: NATS lets nobody listen to another user's inbox. An instance
-    may only speak for itself. Without tokens every name is taken on trust, as the whole cluster is.
+    Who registers, beats or leaves is told by the subject: NATS lets a bundle send on its own alone. An instance may
+    only speak for itself. Without tokens every name is taken on trust, as the whole cluster is.
     """
 
     def __init__(self, connection: NatsConnection, database: RegistryDatabase) -> None:
@@ -42,20 +42,23 @@ class RegistryService:
 
     async def __aenter__(self) -> RegistryService:
         """Start serving."""
-        operations: dict[str, Run] = {
+        subjects = self._connection.subjects
+        of_bundles: dict[str, Run] = {
             "register": self._register,
             "enable": lambda asker, call: self._beat(asker, call, True),
             "disable": lambda asker, call: self._beat(asker, call, False),
             "heartbeat": lambda asker, call: self._beat(asker, call, None),
             "leave": self._leave,
+        }
+        of_all: dict[str, Run] = {
             "view": lambda asker, call: self._database.view(call.bundle_id),
             "catalogue": lambda asker, call: self._database.catalogue(),
         }
         try:
-            for name, run in operations.items():
-                subject = self._connection.subjects.registry(name)
-                serve = self._server(name, run)
-                self._subscriptions.append(await self._connection.subscribe(subject, serve, queue=QUEUE))
+            for name, run in of_bundles.items():
+                await self._subscribe(subjects.registrations(name), name, run)
+            for name, run in of_all.items():
+                await self._subscribe(subjects.registry(name), name, run)
         except BaseException:
             await self.__aexit__()
             raise
@@ -67,6 +70,10 @@ class RegistryService:
             await self._subscriptions.pop().drain()
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+    async def _subscribe(self, subject: str, name: str, run: Run) -> None:
+        serve = self._server(name, run)
+        self._subscriptions.append(await self._connection.subscribe(subject, serve, queue=QUEUE))
 
     # Operations
 
@@ -118,11 +125,20 @@ class RegistryService:
 
         return serve
 
+    def _asker(self, name: str, delivery: Delivery) -> Asker:
+        subjects = self._connection.subjects
+        asker = subjects.inbox_owner(delivery.reply)
+        if asker is None:
+            raise AuthenticationError(f"registry.{name} was asked without an inbox of the cluster to answer to")
+        bundle = subjects.registering(delivery.subject)
+        if bundle is not None and bundle != asker[0]:
+            self.refused += 1
+            raise AuthenticationError(f"{bundle!r} wants registry.{name} to be answered to {asker[0]!r}")
+        return asker
+
     async def _serve(self, name: str, run: Run, delivery: Delivery) -> None:
         try:
-            asker = self._connection.subjects.inbox_owner(delivery.reply)
-            if asker is None:
-                raise AuthenticationError(f"registry.{name} was asked without an inbox of the cluster to answer to")
+            asker = self._asker(name, delivery)
             call = REGISTRY[name].decode_call(delivery.data)
             data = encode(Answer(None, await run(asker, call)))
         except EventoError as error:
