@@ -151,7 +151,6 @@ def test_a_named_store_goes_before_the_environment(cli: Any, shop: Path, monkeyp
     [
         ["--store", "postgresql://ann:secret@db/shop"],
         ["--store", "postgres://ann:secret@db/shop"],
-        ["--server", "nats://ann:secret@host:3030"],
     ],
     ids=lambda words: words[1].partition(":")[0],
 )

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from evento import __version__
 from evento.cli.arguments import add_debug
+from evento.cli.bundles import add_bundles
 from evento.cli.consumers import add_consumers
 from evento.cli.demo import add_demo
 from evento.cli.errors import DONE, FAILED, WRONG_USE, CommandFailed, ReaderGone, WrongUse, explain
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add_consumers(verbs)
     add_server(verbs)
     add_token(verbs)
+    add_bundles(verbs)
     return parser
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from evento.cli.arguments import Verbs, add_json, add_verb, add_verb_group, after, count, position, text
+from evento.cli.cluster import cluster_address
 from evento.cli.consumer_lines import dead_line, print_dead, print_status, print_statuses, status_line
 from evento.cli.errors import DONE, CommandFailed, WrongUse
 from evento.cli.locations import add_consumers_option, add_store_options, consumer_state_url, open_store
@@ -177,12 +178,14 @@ class _Stores:
 
 @asynccontextmanager
 async def _open(arguments: argparse.Namespace, *, read_only: bool) -> AsyncIterator[_Stores]:
+    if cluster_address(arguments) is not None:
+        raise CommandFailed("consumers of a cluster are not there yet: name the store with --store sqlite:PATH")
     events = open_store(arguments)
     url = consumer_state_url(arguments)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(events)
+        store = await stack.enter_async_context(events)
         state = SqlConsumerStateStore(url, existing=True, read_only=read_only)
-        yield _Stores(events, await stack.enter_async_context(state))
+        yield _Stores(store, await stack.enter_async_context(state))
 
 
 async def _with_stores(arguments: argparse.Namespace, work: Callable[[_Stores], Awaitable[R]], *, read_only: bool) -> R:

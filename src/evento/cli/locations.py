@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from evento.cli.arguments import text
+from evento.cli.cluster import add_cluster_options, cluster_address, cluster_store
 from evento.cli.errors import CommandFailed, WrongUse
 from evento.state_store import StateStore
 
 __all__ = ["add_consumers_option", "add_store_options", "consumer_state_url", "open_store"]
 
-_GIVE_ONE = "give --store sqlite:PATH or --server embedded:PATH, or set $EVENTO_SERVER"
+_GIVE_ONE = "give --store sqlite:PATH, --server embedded:PATH or --server nats://HOST:3030, or set $EVENTO_SERVER"
 
 
 def add_store_options(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--store`` and ``--server``."""
+    """Declare ``--store`` and ``--server``, and what belongs to a server of a cluster."""
     options = parser.add_argument_group("which store").add_mutually_exclusive_group()
     options.add_argument("--store", type=text, metavar="URL", help="sqlite:PATH (postgresql://... is not there yet)")
     options.add_argument(
         "--server",
         type=text,
         metavar="URL",
-        help="embedded:PATH (nats://... is not there yet); default: $EVENTO_SERVER",
+        help="embedded:PATH, or nats://HOST:3030 of Evento Servers (several with commas); default: $EVENTO_SERVER",
     )
+    add_cluster_options(parser)
 
 
 def add_consumers_option(parser: argparse.ArgumentParser) -> None:
@@ -74,14 +77,18 @@ def _database(text: str) -> URL:
         ) from None
 
 
-def open_store(arguments: argparse.Namespace, *, read_only: bool = True) -> StateStore:
+def open_store(arguments: argparse.Namespace, *, read_only: bool = True) -> AbstractAsyncContextManager[StateStore]:
     """Return the store that the command line names; it is opened by ``async with``.
 
-    Reading works while a bundle has the file open, and never creates a file.
+    Reading works while a bundle has the file open, and never creates a file. The store of a cluster is reached through
+    its servers, whatever ``read_only`` says.
 
     :raises WrongUse: none is named, or in a way that makes no sense.
     :raises CommandFailed: the file does not exist, or this version cannot read such a store.
     """
+    address = cluster_address(arguments)
+    if address is not None:
+        return cluster_store(arguments, address)
     path = _path(arguments)
     if not path.exists():
         raise CommandFailed(f"there is no store at {path}")
@@ -116,10 +123,11 @@ def _of_store(url: str) -> Path:
 
 def _of_server(url: str, option: str) -> Path:
     scheme, colon, path = url.partition(":")
-    if colon and scheme in ("nats", "tls"):
-        raise CommandFailed(f"{option} {scheme}://... is not there yet: this version reads embedded:PATH")
     if not colon or scheme != "embedded":
-        raise WrongUse(f"{option} takes embedded:PATH, such as embedded:shop.db, not {_without_secrets(url)!r}")
+        raise WrongUse(
+            f"{option} takes embedded:PATH, such as embedded:shop.db, or nats://HOST:3030, not "
+            f"{_without_secrets(url)!r}"
+        )
     if not path:
         raise WrongUse(f"{option} embedded: without a path is in memory, inside the bundle's process; {_GIVE_ONE}")
     return Path(path)

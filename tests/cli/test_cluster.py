@@ -1,0 +1,197 @@
+"""The terminal and a cluster: its bundles, and the store that its servers keep."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import NAME, Cluster, a_cluster
+from nats_server import nats_server
+from shop import OrderAggregate, OrderCancelCommand, OrderInvoker, OrderPlaceCommand
+
+from evento import EventoBundle
+
+HEADINGS = "BUNDLE VERSION STATE HEARTBEAT STARTED HOST PID INSTANCE"
+INSTANCE_KEYS = "bundle instance version enabled heartbeat_age started_at host pid server"
+
+Ask = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture(autouse=True)
+def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EVENTO_TOKEN", raising=False)
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with a_cluster(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def ask(cli: Any, cluster: Cluster) -> Ask:
+    """Run a command beside the cluster, which is in this event loop."""
+
+    async def run(*argv: str) -> Any:
+        return await asyncio.to_thread(lambda: cli(*argv, "--server", cluster.url, "--cluster", NAME))
+
+    return run
+
+
+@pytest.fixture
+async def orders(cluster: Cluster) -> AsyncIterator[EventoBundle]:
+    """A bundle that has stored three events, the last of which deletes an order."""
+    async with cluster.bundle("orders", [OrderAggregate], version=7) as bundle:
+        for order in ("ORD_1", "ORD_2"):
+            await bundle.commands.send(OrderPlaceCommand(order, "Ann"))
+        await bundle.commands.send(OrderCancelCommand("ORD_2"))
+        yield bundle
+
+
+async def test_bundles_that_run_are_listed(cluster: Cluster, ask: Ask, orders: EventoBundle) -> None:
+    async with cluster.bundle("web", [OrderInvoker]):
+        result = await ask("bundles")
+        assert (result.code, result.err) == (0, "")
+        head, first, second = result.out.splitlines()
+        assert head.split() == HEADINGS.split()
+        assert first.split()[:3] == ["orders", "7", "enabled"]
+        assert second.split()[:3] == ["web", "1", "enabled"]
+    (only,) = (await ask("bundles", "orders", "--json")).objects
+    assert list(only) == INSTANCE_KEYS.split()
+    assert (only["bundle"], only["version"], only["enabled"]) == ("orders", 7, True)
+    assert 0 <= only["heartbeat_age"] < 15
+    assert only["started_at"].endswith("Z")
+
+
+async def test_no_bundle_is_no_error(ask: Ask) -> None:
+    result = await ask("bundles")
+    assert (result.code, result.out, result.err) == (0, "", "no bundle runs\n")
+    result = await ask("bundles", "orders", "--json")
+    assert (result.code, result.out) == (0, "")
+
+
+async def test_events_are_read_through_the_servers(ask: Ask, orders: EventoBundle) -> None:
+    listed = await ask("events", "list", "--json", "--name", "OrderPlacedEvent")
+    assert [event["aggregate_id"] for event in listed.objects] == ["ORD_1", "ORD_2"]
+    (shown,) = (await ask("events", "show", "1", "--json")).objects
+    assert shown == listed.objects[0]
+    result = await ask("events", "show", "9")
+    assert (result.code, result.err) == (
+        1,
+        "evento: there is no event at position 9: the store has the positions 1 to 3\n",
+    )
+
+
+async def test_new_events_are_followed_through_the_servers(
+    process: Any, cluster: Cluster, orders: EventoBundle
+) -> None:
+    tail = process("events", "tail", "--after", "2", "--json", "--server", cluster.url, "--cluster", NAME)
+    assert '"position":"3"' in await asyncio.to_thread(tail.stdout.readline)
+    await orders.commands.send(OrderPlaceCommand("ORD_3", "Ann"))
+    assert '"aggregate_id":"ORD_3"' in await asyncio.to_thread(tail.stdout.readline)
+    tail.send_signal(signal.SIGINT)
+    assert await asyncio.to_thread(tail.wait, 20) == 0
+
+
+async def test_the_store_is_described_verified_and_purged_through_the_servers(
+    ask: Ask, orders: EventoBundle, cluster: Cluster
+) -> None:
+    (info,) = (await ask("store", "info", "--json")).objects
+    assert (info["head"], info["aggregates"], info["store_id"]) == ("3", 2, cluster.store.store_id)
+    assert (await ask("store", "verify")).out == "3 events of 2 aggregates: ok\n"
+    assert (await ask("store", "purge", "--older-than", "0s")).code == 2
+    assert (await ask("store", "purge", "--older-than", "0s", "--dry-run")).out.startswith("would remove 1 events")
+    assert (await ask("store", "purge", "--older-than", "0s", "--yes")).out.startswith("removed 1 events")
+    assert (await ask("store", "info", "--json")).objects[0]["events"] == 2
+
+
+async def test_the_environment_names_the_servers(
+    cli: Any, cluster: Cluster, orders: EventoBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVENTO_SERVER", cluster.url)
+    (info,) = (await asyncio.to_thread(cli, "store", "info", "--json", "--cluster", NAME)).objects
+    assert info["store_id"] == cluster.store.store_id
+    assert (await asyncio.to_thread(cli, "bundles", "--cluster", NAME)).code == 0
+
+
+def test_bundles_are_asked_of_servers_only(cli: Any) -> None:
+    for argv in ((), ("--server", "embedded:shop.db")):
+        result = cli("bundles", *argv)
+        assert result.code == 2
+        assert "give --server nats://HOST:3030" in result.err
+
+
+@pytest.mark.parametrize("verb", [("bundles",), ("store", "info"), ("events", "list")])
+def test_an_address_that_is_none_is_wrong_use(cli: Any, verb: tuple[str, ...]) -> None:
+    result = cli(*verb, "--server", "nats://ann:secret@host:3030")
+    assert result.code == 2
+    assert "nats://HOST:3030" in result.err
+    assert "secret" not in result.err
+
+
+@pytest.mark.parametrize("verb", [("bundles",), ("store", "info")])
+def test_a_server_that_does_not_answer_is_named_in_one_line(
+    cli: Any, verb: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evento.cli.cluster.CONNECT_SECONDS", 0.2)
+    result = cli(*verb, "--server", "nats://127.0.0.1:1")
+    assert (result.code, len(result.err.splitlines())) == (1, 1)
+    assert "127.0.0.1:1" in result.err
+    assert "evento server" in result.err
+
+
+async def test_a_gateway_without_servers_is_told_apart(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evento.cli.cluster.ANSWER_SECONDS", 0.3)
+    async with nats_server(tmp_path) as nats:
+        result = await asyncio.to_thread(cli, "bundles", "--server", nats.url, "--cluster", "shop")
+        assert (result.code, len(result.err.splitlines())) == (1, 1)
+        assert "no Evento Server of the cluster 'shop'" in result.err
+
+
+class TestTokens:
+    """A gateway that knows the administrator by a token."""
+
+    SECRET = "tok-4711"
+
+    @pytest.fixture
+    async def server(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+        monkeypatch.setattr("evento.cli.cluster.ANSWER_SECONDS", 0.3)
+        users = f'authorization {{ users: [{{ user: "evento-admin", password: "{self.SECRET}" }}] }}'
+        async with nats_server(tmp_path, config=users) as nats:
+            yield nats.url
+
+    async def bundles(self, cli: Any, server: str, *argv: str | Path) -> Any:
+        result = await asyncio.to_thread(cli, "bundles", "--server", server, *argv)
+        assert (result.code, len(result.err.splitlines())) == (1, 1)
+        assert self.SECRET not in result.err
+        return result.err
+
+    async def test_of_the_environment(self, cli: Any, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("EVENTO_TOKEN", self.SECRET)
+        assert "a gateway answers" in await self.bundles(cli, server)
+        monkeypatch.setenv("EVENTO_TOKEN", "wrong")
+        assert "--token-file" in await self.bundles(cli, server)
+        monkeypatch.delenv("EVENTO_TOKEN")
+        assert "refused the user 'evento-admin'" in await self.bundles(cli, server)
+
+    @pytest.mark.parametrize("content", [SECRET, f"{SECRET}\n", f'{{"server": "other", "admin": "{SECRET}"}}'])
+    async def test_of_a_file(self, cli: Any, server: str, tmp_path: Path, content: str) -> None:
+        file = tmp_path / "token"
+        file.write_text(content)
+        assert "a gateway answers" in await self.bundles(cli, server, "--token-file", file)
+
+    @pytest.mark.parametrize("content", [b"", b"two words", b"\xff\xfe", b'{"admin": ""}', b"{"])
+    async def test_a_file_without_one_is_refused(self, cli: Any, tmp_path: Path, content: bytes) -> None:
+        file = tmp_path / "token"
+        file.write_bytes(content)
+        assert "the token file" in await self.bundles(cli, "nats://127.0.0.1:1", "--token-file", file)
+
+    async def test_a_file_that_is_not_there_is_named(self, cli: Any, tmp_path: Path) -> None:
+        told = await self.bundles(cli, "nats://127.0.0.1:1", "--token-file", tmp_path / "none")
+        assert "none cannot be read" in told
