@@ -9,9 +9,10 @@ from typing import Any
 from appending_worker import event
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from postgres_server import PostgresServer
 
 from evento.errors import ErrorData
-from evento.messages import EventRecord
+from evento.messages import EventRecord, new_id
 from evento.state_store import (
     AlreadyStored,
     Append,
@@ -25,6 +26,7 @@ from evento.state_store import (
     Refused,
     StateStore,
 )
+from evento.state_store.postgres import PostgresStateStore
 from evento.state_store.sqlite import SqliteStateStore
 
 ERROR = ErrorData("CommandRejected", "CommandRejected", "no")
@@ -128,12 +130,19 @@ steps = st.lists(
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps)
 def test_batches_have_the_outcomes_of_single_appends(steps: list[list[Wish] | int | str]) -> None:
-    asyncio.run(run(steps))
+    asyncio.run(run(steps, SqliteStateStore(None)))
 
 
-async def run(steps: list[list[Wish] | int | str]) -> None:
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps)
+def test_batches_on_postgresql_too(postgres: PostgresServer, steps: list[list[Wish] | int | str]) -> None:
+    schema = f"model_{new_id()}"
+    asyncio.run(run(steps, PostgresStateStore(postgres.url, schema=schema, connections=1)))
+
+
+async def run(steps: list[list[Wish] | int | str], opened: StateStore) -> None:
     model = Model()
-    async with SqliteStateStore(None) as store:
+    async with opened as store:
         lease = await store.lock("L", owner="a", ttl=3600)
         assert lease is not None
         for step in steps:

