@@ -20,6 +20,11 @@ __all__ = ["database_now", "make_engine", "probe"]
 
 _DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mysql": "asyncmy", "mariadb": "asyncmy"}
 _MAX_BUSY_SECONDS = 5.0
+IDLE_SECONDS = 15.0
+"""How long a transaction on PostgreSQL may wait for its client: as long as a consumer's lease lasts by default.
+
+A process that is paused inside a handler's transaction must not keep its locks from the one that takes over.
+"""
 
 
 class database_now(FunctionElement[int]):
@@ -69,7 +74,11 @@ def make_engine(
     try:
         if backend == "sqlite":
             return _sqlite_engine(url, timeout, read_only)
-        return create_async_engine(url, pool_pre_ping=True)
+        options: dict[str, Any] = {}
+        if url.get_driver_name() == "asyncpg":
+            idle = str(int(IDLE_SECONDS * 1000))
+            options["connect_args"] = {"server_settings": {"idle_in_transaction_session_timeout": idle}}
+        return create_async_engine(url, pool_pre_ping=True, **options)
     except ModuleNotFoundError as error:
         raise DefinitionError(
             f"{where} needs the package {error.name!r}, which is not installed: pip install {error.name}"
