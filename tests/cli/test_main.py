@@ -149,21 +149,6 @@ def test_a_named_store_goes_before_the_environment(cli: Any, shop: Path, monkeyp
 @pytest.mark.parametrize(
     "words",
     [
-        ["--store", "postgresql://ann:secret@db/shop"],
-        ["--store", "postgres://ann:secret@db/shop"],
-    ],
-    ids=lambda words: words[1].partition(":")[0],
-)
-def test_what_is_not_there_yet_fails_and_says_so_without_the_password(cli: Any, words: list[str]) -> None:
-    result = cli("store", "info", *words)
-    assert result.code == 1
-    assert "not there yet" in result.err
-    assert "secret" not in result.err
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
         ["--store", "shop.db"],
         ["--store", "sqlite:"],
         ["--store", "sqlite:///shop.db"],

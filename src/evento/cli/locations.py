@@ -17,13 +17,17 @@ from evento.state_store import StateStore
 
 __all__ = ["add_consumers_option", "add_store_options", "consumer_state_url", "open_store"]
 
-_GIVE_ONE = "give --store sqlite:PATH, --server embedded:PATH or --server nats://HOST:3030, or set $EVENTO_SERVER"
+_GIVE_ONE = (
+    "give --store sqlite:PATH or postgresql://..., --server embedded:PATH or --server nats://HOST:3030, "
+    "or set $EVENTO_SERVER"
+)
+_POSTGRESQL = ("postgresql", "postgres")
 
 
 def add_store_options(parser: argparse.ArgumentParser) -> None:
     """Declare ``--store`` and ``--server``, and what belongs to a server of a cluster."""
     options = parser.add_argument_group("which store").add_mutually_exclusive_group()
-    options.add_argument("--store", type=text, metavar="URL", help="sqlite:PATH (postgresql://... is not there yet)")
+    options.add_argument("--store", type=text, metavar="URL", help="sqlite:PATH or postgresql://...")
     options.add_argument(
         "--server",
         type=text,
@@ -50,6 +54,8 @@ def consumer_state_url(arguments: argparse.Namespace) -> str:
     :raises CommandFailed: its file does not exist.
     """
     if arguments.consumers is None:
+        if _is_postgresql(arguments):
+            raise WrongUse("name the consumer state with --consumers: beside a store on PostgreSQL there is none")
         path = Path(f"{_path(arguments)}-consumers").absolute()
     else:
         url = _database(arguments.consumers)
@@ -84,11 +90,13 @@ def open_store(arguments: argparse.Namespace, *, read_only: bool = True) -> Abst
     its servers, whatever ``read_only`` says.
 
     :raises WrongUse: none is named, or in a way that makes no sense.
-    :raises CommandFailed: the file does not exist, or this version cannot read such a store.
+    :raises CommandFailed: the file does not exist, or what reads such a store is not installed.
     """
     address = cluster_address(arguments)
     if address is not None:
         return cluster_store(arguments, address)
+    if _is_postgresql(arguments):
+        return _open_postgresql(arguments.store, read_only=read_only)
     path = _path(arguments)
     if not path.exists():
         raise CommandFailed(f"there is no store at {path}")
@@ -98,6 +106,20 @@ def open_store(arguments: argparse.Namespace, *, read_only: bool = True) -> Abst
     from evento.state_store.sqlite import SqliteStateStore
 
     return SqliteStateStore(str(path), read_only=read_only)
+
+
+def _is_postgresql(arguments: argparse.Namespace) -> bool:
+    return arguments.store is not None and arguments.store.partition(":")[0] in _POSTGRESQL
+
+
+def _open_postgresql(url: str, *, read_only: bool) -> StateStore:
+    try:
+        from evento.state_store.postgres import PostgresStateStore
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise CommandFailed(str(error)) from None
+    return PostgresStateStore(url, read_only=read_only, connections=1)
 
 
 def _path(arguments: argparse.Namespace) -> Path:
@@ -112,10 +134,10 @@ def _path(arguments: argparse.Namespace) -> Path:
 
 def _of_store(url: str) -> Path:
     scheme, colon, path = url.partition(":")
-    if colon and scheme in ("postgresql", "postgres"):
-        raise CommandFailed("--store postgresql://... is not there yet: this version reads sqlite:PATH")
     if not colon or scheme != "sqlite":
-        raise WrongUse(f"--store takes sqlite:PATH, such as sqlite:shop.db, not {_without_secrets(url)!r}")
+        raise WrongUse(
+            f"--store takes sqlite:PATH, such as sqlite:shop.db, or postgresql://..., not {_without_secrets(url)!r}"
+        )
     if not path or path.startswith("//"):
         raise WrongUse("--store sqlite: takes a plain path after the colon, such as sqlite:shop.db")
     return Path(path)

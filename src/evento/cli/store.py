@@ -43,7 +43,7 @@ def add_store(verbs: Verbs) -> None:
         _purge,
         summary="remove the events of aggregates that were deleted long ago",
         detail="Remove, for ever, the events of aggregates that were deleted before a moment. The deleting events and "
-        "the command ids stay, so that nothing can be stored twice. No bundle may use the store meanwhile.",
+        "the command ids stay, so that nothing can be stored twice. On SQLite, no bundle may use the store meanwhile.",
         example="evento store purge --store sqlite:shop.db --older-than 365d --dry-run",
     )
     when = purge.add_mutually_exclusive_group(required=True)
