@@ -13,6 +13,7 @@ from nats_server import Connect, NatsServer, free_port, nats_server
 
 from evento.errors import AuthenticationError, PayloadError, Stopped, StoreUnavailable, TooManyPendingRequests
 from evento.gateway.nats import Delivery, NatsConnection, NoResponders
+from evento.gateway.nats.protocol import publish_frame
 
 
 def soon(seconds: float = 10.0) -> float:
@@ -417,6 +418,19 @@ def test_addresses_that_are_none_are_refused(address: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         NatsConnection(address, cluster="test", user="shop", instance="1")
     assert "secret" not in str(caught.value)
+
+
+async def test_an_answer_goes_to_an_inbox_or_nowhere(connect: Connect) -> None:
+    one, other, sender = await connect(), await connect(), await connect()
+    elsewhere = Collected()
+    await other.subscribe("evento.test.store.append", elsewhere)
+    await one.subscribe("x", echo)
+    assert sender._link is not None
+    sender._link.write(publish_frame(b"x", b"evento.test.store.append", b"forged"))
+    assert await sender.request("x", b"a", soon()) == b"echo a"
+    assert one.forged == 1
+    await other.subscribe("y", echo)  # whatever was sent before this has arrived
+    assert not elsewhere.deliveries
 
 
 async def test_what_is_no_subject_is_never_sent(connect: Connect) -> None:

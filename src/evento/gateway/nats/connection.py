@@ -81,6 +81,7 @@ class NatsConnection:
         self._settings = LinkSettings(user, f"{user}/{instance}", token, tls, connect_timeout, ping_interval)
         self.subjects = Subjects(cluster)
         self._inbox = self.subjects.inbox(user, instance).encode() + b"."
+        self._inboxes = f"{self.subjects.prefix}.inbox.".encode()
         self._start_timeout = start_timeout
         self._progress = progress
         self._max_in_flight = max_in_flight
@@ -103,6 +104,8 @@ class NatsConnection:
         self._complaint = ""
         self._inbox_denied: str | None = None
         self.reconnects = 0
+        self.forged = 0
+        """Messages that were dropped because their answer was to go elsewhere than to an inbox of the cluster."""
         self.refused = 0
         """Messages without a request of ours behind them that this user was not allowed to send."""
         self.dropped = 0
@@ -472,8 +475,14 @@ class NatsConnection:
                 waiting.future.set_result(payload)
             return
         subscription = self._subscriptions.get(sid)
-        if subscription is not None:
-            subscription.deliver(Delivery(self, subject, reply, payload))
+        if subscription is None:
+            return
+        if reply and not reply.startswith(self._inboxes):
+            # Whoever asks chooses where the answer goes: not to where only this user may send.
+            self.forged += 1
+            logger.error("a request on %s wants its answer at %s, which is no inbox", subject.decode(), reply[:200])
+            return
+        subscription.deliver(Delivery(self, subject, reply, payload))
 
     def _on_server_error(self, text: str) -> None:
         """Tell whoever is concerned by an error that leaves the connection open."""
