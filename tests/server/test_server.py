@@ -13,6 +13,7 @@ import httpx
 import msgspec
 import pytest
 from certificates import Certificates
+from postgres_server import PostgresServer
 from running_server import bundle, eventually, fetch, free_settings, token_for
 
 from evento.errors import AuthenticationError, StoreUnavailable
@@ -20,6 +21,9 @@ from evento.gateway.nats.calls import encode
 from evento.messages.registration import BundleDescription, ConsumerSample, HandlerSample, Register, Sample, Session
 from evento.server import ServerError
 from evento.server.gateway import OwnGateway
+from evento.server.nats_binary import find_nats_server
+from evento.server.nats_config import required_permissions
+from evento.server.nats_server import NatsServer
 from evento.server.ports import free_port
 from evento.server.server import EventoServer
 from evento.server.tokens import TokenFile
@@ -65,6 +69,7 @@ async def test_what_is_not_ready_is_named_and_recovers(tmp_path: Path) -> None:
         assert nats_of(server).restarts == 1
         async with bundle(server, "b") as client:
             await client.request(client.subjects.store("head"), b"", deadline())
+        assert "evento_gateway_restarts_total 1.0" in (await fetch(server, "/metrics")).text
 
 
 async def with_status(server: EventoServer, status: int) -> httpx.Response | None:
@@ -302,13 +307,14 @@ async def joined(server: EventoServer) -> bool:
     return bool((await nats_of(server).state())["routes"])
 
 
-def node(folder: Path, secret: str, listen: int, others: list[int]) -> EventoServer:
+def node(folder: Path, secret: str, listen: int, others: list[int], **settings: Any) -> EventoServer:
     return EventoServer(
         free_settings(
             folder,
             cluster_secret=secret,
             cluster_listen=Address("127.0.0.1", listen),
             cluster_routes=tuple(f"nats://127.0.0.1:{port}" for port in others),
+            **settings,
         )
     )
 
@@ -345,6 +351,43 @@ async def test_an_existing_nats_is_used(tmp_path: Path) -> None:
             assert (await fetch(server, "/health/ready")).status_code == 200
             assert "evento_gateway_up 0.0" in (await fetch(server, "/metrics")).text
             assert not (tmp_path / "two" / "nats-server.conf").exists()
+
+
+async def test_the_printed_permissions_are_all_that_an_existing_nats_needs(tmp_path: Path) -> None:
+    port = free_port("127.0.0.1")
+    settings = free_settings(tmp_path / "data", nats=(f"nats://127.0.0.1:{port}",), nats_password="of the server")
+    TokenFile(settings.token_file).create("orders")
+    printed = required_permissions(settings, TokenFile(settings.token_file).read() or ())
+    for user, password in (("evento-server", "of the server"), ("evento-admin", "a"), ("orders", "of orders")):
+        printed = printed.replace(f"<the password of {user}>", password)
+    folder = tmp_path / "nats"
+    folder.mkdir()
+    own = {"listen": f"127.0.0.1:{port}", "http": "127.0.0.1:-1", "ports_file_dir": str(folder), "max_payload": 10**7}
+    config = msgspec.json.encode({**msgspec.json.decode(printed), **own}).decode()
+
+    async with NatsServer(find_nats_server(), folder=folder, config=lambda: config), EventoServer(settings) as server:
+        async with bundle(server, "orders", "of orders") as orders, RemoteStateStore(orders) as store:
+            assert await store.head() == 0
+        assert (await fetch(server, "/health/ready")).json() == {"status": "ready"}
+
+
+async def test_two_servers_share_one_postgresql(tmp_path: Path, postgres: PostgresServer, postgres_schema: str) -> None:
+    listen = free_port("127.0.0.1")
+    shared = {"store": postgres.url, "store_schema": postgres_schema}
+    async with (
+        node(tmp_path / "a", "s", listen, [], **shared) as a,
+        node(tmp_path / "b", "s", free_port("127.0.0.1"), [listen], **shared) as b,
+    ):
+        await eventually(lambda: joined(a))
+        about = BundleDescription("orders", commands=("OrderPlaceCommand",))
+        async with bundle(a, "orders") as orders, bundle(b, "shop") as shop:
+            call = encode(Register(about, "1"))
+            await orders.request(orders.subjects.registration("orders", "register"), call, deadline())
+            text = (await fetch(b, "/metrics")).text
+            async with RemoteStateStore(orders) as first, RemoteStateStore(shop) as second:
+                assert first.store_id == second.store_id
+
+        assert 'evento_instances{bundle="orders",state="disabled"} 1.0' in text
 
 
 async def test_an_existing_nats_that_refuses_the_server_is_told(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ async def open_gateway(settings: ServerSettings) -> AsyncIterator[Gateway]:
     name = f"{settings.cluster_name}-{new_id()}"
     address = _address(settings.gateway)
     nats = NatsServer(
-        find_nats_server(settings.nats_server),
+        await asyncio.to_thread(find_nats_server, settings.nats_server),
         folder=settings.data,
         config=lambda: nats_config(
             settings,
@@ -122,8 +122,8 @@ class OwnGateway:
         self._users = users
 
     async def state(self) -> Mapping[str, Any]:
-        """Return what nats-server says of itself."""
-        return await self.nats.state()
+        """Return what nats-server says of itself, and how often it was started again as ``restarts``."""
+        return {**await self.nats.state(), "restarts": self.nats.restarts}
 
     async def why_not_ready(self) -> str | None:
         """Return whether nats-server is down, or the connection to it lost, or its tokens are not those of the file."""

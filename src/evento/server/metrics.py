@@ -84,6 +84,9 @@ class Metrics:
                 family.add_metric([direction], state.get(f"{direction}_{what}", 0))
             yield family
         yield CounterMetricFamily(
+            "evento_gateway_restarts", "Starts of nats-server after it had died.", value=state.get("restarts", 0)
+        )
+        yield CounterMetricFamily(
             "evento_gateway_slow_consumers",
             "Connections that were closed as they read too slowly.",
             value=state.get("slow_consumers", 0),

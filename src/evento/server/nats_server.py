@@ -27,6 +27,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _STEADY_SECONDS = 30.0
 """How long it must have run for the pause before its next start to be the shortest again."""
 _STOP_SECONDS = 5.0
+_LAST_BYTES = 8192
 
 
 class _Ports(msgspec.Struct):
@@ -99,7 +100,7 @@ class NatsServer:
         if process is None or process.returncode is not None:
             return  # its next start reads it
         before = (await self._asked()).get("config_load_time")
-        self._write_config()
+        await asyncio.to_thread(self._write_config)
         process.send_signal(signal.SIGHUP)
         try:
             async with asyncio.timeout(self._start_timeout):
@@ -117,7 +118,7 @@ class NatsServer:
     # Its life ----------------------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
-        self._write_config()
+        await asyncio.to_thread(self._write_config)
         with self._errors.open("wb") as errors:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -198,8 +199,9 @@ class NatsServer:
         """Return the last errors that it wrote, for a message."""
         lines: list[str] = []
         for file in (self._errors, self._folder / "nats-server.log"):
-            with contextlib.suppress(OSError):
-                lines += file.read_text(errors="replace")[-8192:].splitlines()
+            with contextlib.suppress(OSError), file.open("rb") as content:
+                content.seek(max(0, content.seek(0, os.SEEK_END) - _LAST_BYTES))
+                lines += content.read().decode(errors="replace").splitlines()
         told = [line for line in lines if "[FTL]" in line or "[ERR]" in line or line.startswith("nats-server:")]
         return told[-1].strip() if told else f"see {self._folder / 'nats-server.log'}"
 
