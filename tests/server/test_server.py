@@ -6,9 +6,12 @@ import asyncio
 import os
 import signal
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import msgspec
 import pytest
@@ -263,6 +266,21 @@ async def test_leaving_ends_all_and_a_new_start_goes_on(tmp_path: Path) -> None:
             await fetch(server, "/health/live")
 
 
+async def test_leaving_cuts_off_what_does_not_end(tmp_path: Path) -> None:
+    @asynccontextmanager
+    async def stuck() -> AsyncIterator[None]:
+        yield
+        await asyncio.Event().wait()
+
+    async with EventoServer(free_settings(tmp_path, shutdown_timeout=0.2)) as server:
+        await server._stack.enter_async_context(stuck())
+        pid = nats_of(server).pid
+
+    assert not Path(f"/proc/{pid}").exists()
+    with pytest.raises(httpx.ConnectError):
+        await fetch(server, "/health/live")
+
+
 async def test_being_cancelled_at_any_moment_of_the_start_leaves_nothing(tmp_path: Path) -> None:
     ports = {name: Address("127.0.0.1", free_port("127.0.0.1")) for name in ("http", "gateway")}
     for yields in (0, 1, 5, 20, 60):
@@ -369,6 +387,30 @@ async def test_the_printed_permissions_are_all_that_an_existing_nats_needs(tmp_p
         async with bundle(server, "orders", "of orders") as orders, RemoteStateStore(orders) as store:
             assert await store.head() == 0
         assert (await fetch(server, "/health/ready")).json() == {"status": "ready"}
+
+
+async def test_in_postgresql_all_tables_are_in_the_schema(
+    tmp_path: Path, postgres: PostgresServer, postgres_schema: str
+) -> None:
+    """So that a user is enough who may create nothing in the schema ``public``, as PostgreSQL's default is."""
+    user = f"server_{os.getpid()}"
+    admin = await asyncpg.connect(postgres.url)
+    try:
+        await admin.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'geheim'")
+        await admin.execute(f"CREATE SCHEMA {postgres_schema} AUTHORIZATION {user}")
+        settings = free_settings(tmp_path, store=postgres.url_of(user, "geheim"), store_schema=postgres_schema)
+        async with EventoServer(settings) as server, bundle(server, "orders") as orders:
+            call = encode(Register(BundleDescription("orders"), "1"))
+            await orders.request(orders.subjects.registration("orders", "register"), call, deadline())
+            assert (await fetch(server, "/health/ready")).json() == {"status": "ready"}
+            assert 'evento_instances{bundle="orders",state="disabled"} 1.0' in (await fetch(server, "/metrics")).text
+        tables = await admin.fetch("SELECT schemaname FROM pg_tables WHERE tableowner = $1", user)
+    finally:
+        await admin.execute(f"DROP OWNED BY {user}")
+        await admin.execute(f"DROP ROLE {user}")
+        await admin.close()
+
+    assert {row["schemaname"] for row in tables} == {postgres_schema}
 
 
 async def test_two_servers_share_one_postgresql(tmp_path: Path, postgres: PostgresServer, postgres_schema: str) -> None:

@@ -142,6 +142,7 @@ class EventoServer:
     def _registry_database(self) -> RegistryDatabase:
         return RegistryDatabase(
             registry_url(self.settings),
+            schema=None if self.settings.store_url.startswith("sqlite:") else self.settings.store_schema,
             cluster=self.settings.cluster_name,
             lease=self.settings.lease,
             server=self._instance,

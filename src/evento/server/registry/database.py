@@ -31,6 +31,7 @@ class RegistryDatabase:
 
     :param url: of SQLAlchemy; ``sqlite+aiosqlite:///FILE`` or ``postgresql+asyncpg://...``.
     :param cluster: several clusters may share a database.
+    :param schema: where the tables are; it must exist. None: where the database puts tables of this user.
     :param lease: seconds that an instance lives without a heartbeat.
     :param server: the name of this server, noted with what registers through it.
     :param timeout: seconds that one operation may take.
@@ -38,8 +39,18 @@ class RegistryDatabase:
     Every operation is one transaction; those of one server run one after another.
     """
 
-    def __init__(self, url: str, *, cluster: str, lease: float = 15.0, server: str = "", timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        cluster: str,
+        schema: str | None = None,
+        lease: float = 15.0,
+        server: str = "",
+        timeout: float = 10.0,
+    ) -> None:
         self._url = url
+        self._schema = schema
         self._cluster = cluster
         self._lease = lease
         self._server = server
@@ -60,6 +71,8 @@ class RegistryDatabase:
         self._gate = asyncio.Lock()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.dispose)
+            if self._schema is not None:
+                engine = engine.execution_options(schema_translate_map={None: self._schema})
             try:
                 if engine.dialect.name == "sqlite":
                     await probe(engine.url)
