@@ -24,7 +24,7 @@ from jars import (
     NumberProjector,
     Seen,
 )
-from shop import ItemAddCommand, Ledger, OrderPlaceCommand, PaymentCaptureCommand
+from shop import ItemAddCommand, Ledger, OrderPlaceCommand, OrderSearchQuery, PaymentCaptureCommand
 from work import inside
 
 from evento import EventoBundle, PayloadError
@@ -161,3 +161,13 @@ def _update(path: Path, column: str, value: Any, position: int) -> Any:
         [old] = database.execute(f"SELECT {column} FROM events WHERE position = ?", (position,)).fetchone()
         database.execute(f"UPDATE events SET {column} = ? WHERE position = ?", (value, position))
     return old
+
+
+async def test_the_limit_of_payloads_is_a_setting(make_bundle: MakeBundle) -> None:
+    async with make_bundle(max_payload_bytes=200) as bundle:
+        await bundle.commands.send(OrderPlaceCommand("ORD_1", "ann"))
+        with pytest.raises(PayloadError, match="OrderPlaceCommand") as caught:
+            await bundle.commands.send(OrderPlaceCommand("ORD_2", "x" * 200))
+        assert caught.value.definite
+        with pytest.raises(PayloadError, match="OrderSearchQuery"):
+            await bundle.queries.query(OrderSearchQuery("x" * 200))

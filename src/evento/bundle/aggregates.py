@@ -35,6 +35,7 @@ from evento.errors import (
 )
 from evento.gateway import CommandGateway, Handling, RequestSender
 from evento.messages import (
+    MAX_PAYLOAD_BYTES,
     CommandMessage,
     DomainCommand,
     DomainEvent,
@@ -99,7 +100,9 @@ class AggregateRuntime:
         tracing: TracingAgent | None,
         interceptors: Sequence[Interceptor],
         executors: dict[str, Executor],
+        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
     ) -> None:
+        self._max_payload_bytes = max_payload_bytes
         self._definition = definition
         self._store = store
         self._commands = commands
@@ -250,7 +253,7 @@ class AggregateRuntime:
         metadata: Metadata,
     ) -> tuple[Append, Any]:
         """Make the event's record and fold it, so that state and deletion are known before the append."""
-        payload, copy = seal(event)
+        payload, copy = seal(event, self._max_payload_bytes)
         definition = type(event).__evento__
         record = EventRecord(
             position=0,

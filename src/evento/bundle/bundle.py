@@ -32,6 +32,7 @@ from evento.components.confinement import confinement_problems
 from evento.consumers import ConsumerAdministration
 from evento.errors import DefinitionError, Stopped
 from evento.gateway import CommandGateway, QueryGateway
+from evento.messages import MAX_PAYLOAD_BYTES
 
 __all__ = ["EventoBundle"]
 
@@ -69,6 +70,8 @@ class EventoBundle:
     :param handler_grace: seconds to wait for a handler that is not there; in one process there is nothing to wait for.
     :param max_in_flight_requests: bound on requests of this bundle without an answer.
     :param max_concurrent_handlers: bound on command and query handlers that run at a time.
+    :param max_payload_bytes: largest encoded payload of a command, query, event or answer, by default 8 MiB; a server
+        has a limit of its own (``payload_limit``). Beyond it: :class:`~evento.errors.PayloadError`.
     :param strict_confinement: refuse to start when gateways are used outside components; default: a warning.
     :param description, detail, repository_url, line_prefix: for catalogues.
     :param on_started: called with the bundle once it runs; may be async.
@@ -99,6 +102,7 @@ class EventoBundle:
         handler_grace: float = 5.0,
         max_in_flight_requests: int = 2048,
         max_concurrent_handlers: int = 256,
+        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
         strict_confinement: bool = False,
         description: str = "",
         detail: str = "",
@@ -141,6 +145,7 @@ class EventoBundle:
             handler_grace=handler_grace,
             max_in_flight_requests=max_in_flight_requests,
             max_concurrent_handlers=max_concurrent_handlers,
+            max_payload_bytes=max_payload_bytes,
             state_cache_size=state_cache_size,
             state_cache_expiry=state_cache_expiry,
         )

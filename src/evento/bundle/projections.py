@@ -10,7 +10,7 @@ from typing import Any
 from evento.bundle.serving import answer_by
 from evento.components import ComponentDefinition, HandlerKind, HandlerRunner, Interceptor, TracingAgent
 from evento.gateway import Handling, QueryGateway
-from evento.messages import Metadata, QueryMessage, Reply, Request, decode, seal_result
+from evento.messages import MAX_PAYLOAD_BYTES, Metadata, QueryMessage, Reply, Request, decode, seal_result
 
 __all__ = ["ProjectionRuntime"]
 
@@ -51,7 +51,9 @@ class ProjectionRuntime:
         tracing: TracingAgent | None,
         interceptors: Sequence[Interceptor],
         executors: dict[str, Executor],
+        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
     ) -> None:
+        self._max_payload_bytes = max_payload_bytes
         self._definition = definition
         self._queries = queries
         self._wait_for = wait_for
@@ -87,4 +89,4 @@ class ProjectionRuntime:
             depth=request.depth + 1,
         )
         result = await runner.run(query, QueryInjection(self._queries, message), handling)
-        return Reply(view=seal_result(cls, result))
+        return Reply(view=seal_result(cls, result, self._max_payload_bytes))

@@ -68,8 +68,9 @@ class RunningBundle:
             max_in_flight=settings.max_in_flight_requests,
         )
         self._registry = PayloadRegistry()
-        self.commands = CommandGateway(self._sender, event_classes=self._registry.event_class)
-        self.queries = QueryGateway(self._sender)
+        limit = settings.max_payload_bytes
+        self.commands = CommandGateway(self._sender, event_classes=self._registry.event_class, max_payload_bytes=limit)
+        self.queries = QueryGateway(self._sender, max_payload_bytes=limit)
         self.invocations = InvokerRuntime(
             commands=self.commands,
             queries=self.queries,
@@ -193,6 +194,7 @@ class RunningBundle:
             "tracing": settings.tracing,
             "interceptors": settings.interceptors,
             "executors": pools,
+            "max_payload_bytes": settings.max_payload_bytes,
         }
         match component.role:
             case Role.AGGREGATE:

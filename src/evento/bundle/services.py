@@ -38,6 +38,7 @@ from evento.errors import (
 )
 from evento.gateway import CommandGateway, Handling, RequestSender
 from evento.messages import (
+    MAX_PAYLOAD_BYTES,
     CommandMessage,
     Metadata,
     Reply,
@@ -111,7 +112,9 @@ class ServiceRuntime:
         tracing: TracingAgent | None,
         interceptors: Sequence[Interceptor],
         executors: dict[str, Executor],
+        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
     ) -> None:
+        self._max_payload_bytes = max_payload_bytes
         self._owner = owner
         self._store = store
         self._commands = commands
@@ -181,7 +184,7 @@ class ServiceRuntime:
                 f"{handler.id} ({handler.source}) returned {type(event).__name__}, but its return hint allows "
                 f"{' or '.join(allowed)}"
             )
-        payload, copy = seal(event)
+        payload, copy = seal(event, self._max_payload_bytes)
         definition = type(event).__evento__
         return Append(
             event=NewEvent(

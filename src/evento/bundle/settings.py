@@ -33,6 +33,7 @@ class BundleSettings:
     handler_grace: float
     max_in_flight_requests: int
     max_concurrent_handlers: int
+    max_payload_bytes: int
     state_cache_size: int
     state_cache_expiry: timedelta
 
@@ -40,7 +41,7 @@ class BundleSettings:
         """Raise :class:`DefinitionError` for a value that cannot work."""
         if not isinstance(self.bundle_id, str) or not 0 < len(self.bundle_id) <= 200:
             raise DefinitionError(f"bundle_id must be a str of 1 to 200 characters, not {self.bundle_id!r:.80}")
-        for name in ("fetch_size", "max_in_flight_requests", "max_concurrent_handlers"):
+        for name in ("fetch_size", "max_in_flight_requests", "max_concurrent_handlers", "max_payload_bytes"):
             if getattr(self, name) < 1:
                 raise DefinitionError(f"{name} must be at least 1, not {getattr(self, name)!r}")
         if self.fetch_delay < timedelta(milliseconds=1):
