@@ -392,6 +392,40 @@ async def test_a_token_that_is_taken_away_may_come_back(tmp_path: Path, caplog: 
         assert await one.request("allowed", b"a", soon(20)) == b"echo a"
 
 
+async def test_what_is_refused_for_a_while_is_served_again(tmp_path: Path) -> None:
+    async with (
+        nats_server(tmp_path, config=USERS) as server,
+        NatsConnection(server.url, cluster="test", user="shop", instance="1", token="secret", ping_interval=0.1) as one,
+    ):
+        await one.subscribe("allowed", echo)
+        server.config = USERS.replace('subscribe: ["allowed", ', "subscribe: [")
+        server.reload()
+        async with asyncio.timeout(20):
+            while one.denied != ["allowed"]:
+                await asyncio.sleep(0.01)
+        with pytest.raises(NoResponders):
+            await one.request("allowed", b"a", soon())
+        server.config = USERS
+        server.reload()
+        assert await one.request("allowed", b"a", soon(20), grace=20) == b"echo a"
+        assert one.reconnects == 0
+
+
+async def test_a_server_that_says_odd_things_of_itself_is_survived() -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"max_payload":"x","connect_urls":["\xc3\xbc:::",1,"a:b"],"tls_required":0}\r\n')
+        while line := await reader.readline():
+            if line.startswith(b"PING"):
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        async with NatsConnection(f"127.0.0.1:{port}", cluster="test", user="shop", instance="1") as one:
+            assert one.is_connected
+            assert one.max_payload == 1024 * 1024
+
+
 async def test_a_server_that_does_not_answer_any_more_counts_as_gone(
     connect: Connect, server: NatsServer, tmp_path: Path
 ) -> None:

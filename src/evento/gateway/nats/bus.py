@@ -47,6 +47,7 @@ class NatsBus:
         max_bytes: int = 128 * 1024 * 1024,
     ) -> None:
         self.connection = connection
+        """What it speaks over."""
         self._clock = clock or ClusterClock()
         self._grace = handler_grace
         self._subjects: dict[tuple[str, str], str] = {}

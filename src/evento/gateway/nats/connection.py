@@ -103,6 +103,7 @@ class NatsConnection:
         self._closed = False
         self._complaint = ""
         self._inbox_denied: str | None = None
+        self._asking_again: asyncio.TimerHandle | None = None
         self.reconnects = 0
         self.forged = 0
         """Messages that were dropped because their answer was to go elsewhere than to an inbox of the cluster."""
@@ -144,6 +145,8 @@ class NatsConnection:
         """Disconnect; requests without an answer end with :class:`~evento.errors.Stopped`."""
         self._closed = True
         self._linked.set()
+        if self._asking_again is not None:
+            self._asking_again.cancel()
         tasks = [
             task for task in (self._keeper, *self._tasks) if task is not None and task is not asyncio.current_task()
         ]
@@ -169,7 +172,7 @@ class NatsConnection:
                     if self._keeper is None:
                         raise
                     self._complain(address, error)
-                except (OSError, UnicodeError) as error:
+                except Exception as error:  # whatever a server, a name or a certificate can be wrong with
                     self._complain(address, error)
                 else:
                     logger.info("connected to %s", address)
@@ -484,6 +487,19 @@ class NatsConnection:
             return
         subscription.deliver(Delivery(self, subject, reply, payload))
 
+    def _ask_again(self) -> None:
+        """Subscribe again what was refused: what a token may serve can change while connected."""
+        self._asking_again = None
+        for subscription in self._subscriptions.values():
+            if subscription.denied is not None and self._link is not None:
+                subscription.denied = None
+                self._link.write(subscription.line())
+
+    @property
+    def denied(self) -> list[str]:
+        """The subjects that this user wants to listen to and may not, as far as is known."""
+        return [one.subject for one in self._subscriptions.values() if one.denied is not None]
+
     def _on_server_error(self, text: str) -> None:
         """Tell whoever is concerned by an error that leaves the connection open."""
         found = _DENIED.match(text)
@@ -495,6 +511,10 @@ class NatsConnection:
             concerned = [one for one in self._subscriptions.values() if one.subject == subject]
             for subscription in concerned:
                 subscription.denied = text
+            if concerned and self._asking_again is None:
+                self._asking_again = asyncio.get_running_loop().call_later(
+                    self._settings.ping_interval, self._ask_again
+                )
             if subject.encode() == self._inbox + b"*":
                 self._inbox_denied = text
             logger.error("the server refuses a subscription of %r: %s", self._settings.user, text)

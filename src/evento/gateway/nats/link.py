@@ -156,7 +156,8 @@ class Link(asyncio.Protocol):
     @property
     def max_payload(self) -> int:
         """The largest message that the server takes, in bytes."""
-        return int(self.info.get("max_payload", 1024 * 1024))
+        limit = self.info.get("max_payload")
+        return limit if isinstance(limit, int) and limit > 0 else 1024 * 1024
 
     @property
     def peers(self) -> list[str]:
