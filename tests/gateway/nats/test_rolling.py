@@ -1,0 +1,59 @@
+"""Replicas that come and go, one after the other, on one NATS server and on two: no request is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from nats_server import free_port, nats_server
+
+from evento.gateway.nats import NatsBus, NatsConnection
+from evento.messages import Reply, Request, new_id
+from evento.testing.conformance.message_bus import request_of, soon
+
+ROUTED = 'cluster {{ name: c, listen: "127.0.0.1:{}", routes: ["nats://127.0.0.1:{}"] }}'
+
+
+@pytest.mark.parametrize("nodes", [(0, 0, 0), (0, 0, 1), (0, 1, 1)])
+async def test_a_rolling_restart_of_the_replicas_loses_no_request(tmp_path: Path, nodes: tuple[int, int, int]) -> None:
+    async def handle(request: Request, deadline: float) -> Reply:
+        await asyncio.sleep(0.002)
+        return Reply(view=request.payload)
+
+    ports = free_port(), free_port()
+    async with AsyncExitStack() as stack:
+        servers = [
+            await stack.enter_async_context(nats_server(tmp_path, config=ROUTED.format(one, other)))
+            for one, other in (ports, ports[::-1])
+        ]
+        buses = []
+        for node in nodes:
+            connection = NatsConnection(servers[node].url, cluster="test", user="shop", instance=new_id())
+            buses.append(NatsBus(await stack.enter_async_context(connection), handler_grace=20))
+        sending, *replicas = buses
+        for bus in replicas:
+            await bus.serve("query", "A", handle)
+        await sending.request(request_of("A", kind="query"), soon())  # the servers have found each other
+        stopping = asyncio.Event()
+
+        async def ask() -> int:
+            answered = 0
+            while not stopping.is_set():
+                reply = await sending.request(request_of("A", kind="query", message_id=new_id()), soon(20))
+                assert reply.error is None
+                answered += 1
+            return answered
+
+        async with asyncio.timeout(40):
+            callers = [asyncio.create_task(ask()) for _ in range(20)]
+            for _ in range(10):
+                for bus in replicas:
+                    await bus.withdraw("query", "A")
+                    await asyncio.sleep(0.02)
+                    await bus.serve("query", "A", handle)
+            stopping.set()
+            assert all(await asyncio.gather(*callers))
+        for bus in buses:
+            await bus.close()
