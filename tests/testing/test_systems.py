@@ -69,7 +69,7 @@ async def test_two_systems_know_nothing_of_each_other() -> None:
 
 def test_the_options_are_those_of_a_bundle() -> None:
     own = {"bundle_id", "components", "packages"}
-    distributed = {"server", "token", "tls", "cluster"}
+    distributed = {"server", "token", "tls", "cluster", "start_timeout"}
     parameters = set(inspect.signature(EventoBundle).parameters)
 
     assert set(BundleOptions.__annotations__) == parameters - own - distributed

@@ -32,6 +32,7 @@ class BundleOptions(TypedDict, total=False):
     handler_grace: float
     max_in_flight_requests: int
     max_concurrent_handlers: int
+    max_payload_bytes: int
     strict_confinement: bool
     description: str
     detail: str
