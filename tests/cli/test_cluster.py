@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 from cluster import NAME, Cluster, a_cluster
 from nats_server import nats_server
-from shop import OrderAggregate, OrderCancelCommand, OrderInvoker, OrderPlaceCommand
+from running_server import free_settings
+from shop import OrderAggregate, OrderCancelCommand, OrderInvoker, OrderPlaceCommand, OrderProjector, Orders
 
 from evento import EventoBundle
+from evento.server.server import EventoServer
+from evento.server.tokens import TokenFile
 
 HEADINGS = "BUNDLE VERSION STATE HEARTBEAT STARTED HOST PID INSTANCE"
 INSTANCE_KEYS = "bundle instance version enabled heartbeat_age started_at host pid server"
@@ -152,6 +155,40 @@ async def test_a_gateway_without_servers_is_told_apart(
         result = await asyncio.to_thread(cli, "bundles", "--server", nats.url, "--cluster", "shop")
         assert (result.code, len(result.err.splitlines())) == (1, 1)
         assert "no Evento Server of the cluster 'shop'" in result.err
+
+
+async def test_the_servers_own_credentials_open_everything(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = free_settings(tmp_path / "data")
+    token = TokenFile(settings.token_file).create("views")
+    async with EventoServer(settings) as server:
+        where = ("--server", server.gateway_url, "--cluster", "shop", "--json")
+
+        async def ask(*argv: str) -> Any:
+            return await asyncio.to_thread(
+                lambda: cli(*argv, *where, "--token-file", settings.data / "credentials.json")
+            )
+
+        state = f"sqlite+aiosqlite:///{tmp_path / 'consumers.db'}"
+        options: dict[str, Any] = {
+            "server": server.gateway_url,
+            "cluster": "shop",
+            "token": token,
+            "consumer_state_store": state,
+        }
+        async with EventoBundle("views", components=[OrderProjector], injector={Orders: Orders()}, **options):
+            assert [line["bundle"] for line in (await ask("bundles")).objects] == ["views"]
+            (status,) = (await ask("consumers", "list")).objects
+            assert status["component"] == "OrderProjector"
+            paused = await ask("consumers", "pause", "OrderProjector")
+            assert (paused.code, paused.err) == (0, "")
+            assert (await ask("store", "verify")).code == 0
+            assert (await ask("events", "list")).code == 0
+            monkeypatch.setenv("EVENTO_TOKEN", token)  # a bundle's token is not the administrator's
+            result = await asyncio.to_thread(lambda: cli("consumers", "list", *where))
+            assert result.code == 1
+            assert token not in result.err
 
 
 class TestTokens:

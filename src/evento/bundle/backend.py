@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
+from evento.consumers import ConsumerGroup
 from evento.gateway import MessageBus
 from evento.messages.registration import BundleDescription
 from evento.state_store import StateStore
@@ -48,6 +50,10 @@ class Backend(Protocol):
 
         :raises DefinitionError: another bundle handles one of its commands or queries.
         """
+        ...
+
+    def operated(self, consumers: ConsumerGroup) -> AbstractAsyncContextManager[Any]:
+        """Let the operators of the system see and direct the consumers, from entering to leaving."""
         ...
 
     async def enable(self) -> None:

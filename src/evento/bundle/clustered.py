@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import ssl
-from contextlib import AsyncExitStack
-from typing import ClassVar, Self
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any, ClassVar, Self
 
 from evento.bundle.address import ClusterServers
+from evento.bundle.administration import AdministrationService
 from evento.bundle.membership import Membership
+from evento.consumers import ConsumerGroup
 from evento.errors import DefinitionError
 from evento.gateway.local_first import LocalFirstBus
 from evento.gateway.nats import ClusterClock, NatsBus, NatsConnection
@@ -44,6 +46,7 @@ class ClusterBackend:
         handler_grace: float,
         start_timeout: float | None,
     ) -> None:
+        self._bundle_id = bundle_id
         self._start_timeout = start_timeout
         self._instance_id = new_id()
         self._clock = ClusterClock()
@@ -90,6 +93,12 @@ class ClusterBackend:
             )
         )
         return await self._exit.enter_async_context(RemoteStateStore(self._connection))
+
+    def operated(self, consumers: ConsumerGroup) -> AbstractAsyncContextManager[Any]:
+        """Answer servers and the administrator about the consumers."""
+        return AdministrationService(
+            self._connection, consumers.administration, bundle_id=self._bundle_id, instance_id=self._instance_id
+        )
 
     async def enable(self) -> None:
         """Serve the handlers to others, then tell the servers so."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from evento.bundle.address import EmbeddedServer
+from evento.consumers import ConsumerGroup
 from evento.errors import StoreUnavailable
 from evento.gateway import InProcessBus
 from evento.messages.registration import BundleDescription
@@ -48,6 +49,10 @@ class EmbeddedBackend:
         if self._server.path is not None:
             await asyncio.to_thread(_make_room, self._server.path)
         return await self._exit.enter_async_context(SqliteStateStore(self._server.path))
+
+    def operated(self, consumers: ConsumerGroup) -> AbstractAsyncContextManager[Any]:
+        """Nothing is to be done: operators read and write the files."""
+        return nullcontext()
 
     async def enable(self) -> None:
         """Nothing is to be done: nobody else can reach the handlers."""

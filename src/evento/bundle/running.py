@@ -129,6 +129,7 @@ class RunningBundle:
         for component in components:
             await self._install(component, pools)
         await self._stack.enter_async_context(self.consumers)
+        await self._stack.enter_async_context(self._backend.operated(self.consumers))
 
     def _consumer_state_url(self) -> str:
         url = self._backend.consumer_state_url(self._settings.consumer_state_store)

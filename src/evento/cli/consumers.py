@@ -5,21 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from evento.cli.arguments import Verbs, add_json, add_verb, add_verb_group, after, count, position, text
-from evento.cli.cluster import cluster_address
+from evento.cli.consumer_access import Administration, Consumers, open_consumers
 from evento.cli.consumer_lines import dead_line, print_dead, print_status, print_statuses, status_line
 from evento.cli.errors import DONE, CommandFailed, WrongUse
-from evento.cli.locations import add_consumers_option, add_store_options, consumer_state_url, open_store
+from evento.cli.locations import add_consumers_option, add_store_options
 from evento.cli.output import Output, printable
-from evento.consumers import ConsumerAdministration, ConsumerId, ConsumerStatus, SqlConsumerStateStore
-from evento.consumers.administration import lag_seconds, stored_status
-from evento.errors import NotFound
-from evento.state_store import StateStore
+from evento.consumers import ConsumerId, ConsumerStatus
 
 __all__ = ["add_consumers"]
 
@@ -35,9 +30,11 @@ def add_consumers(verbs: Verbs) -> None:
         "list",
         _list,
         summary="print where each consumer stands",
-        detail="Print where each consumer stands that has its place in the consumer state.",
+        detail="Print where each consumer stands that has its place in the consumer state, or that the running bundles "
+        "of a cluster have.",
         example="evento consumers list --store sqlite:shop.db",
     )
+    listing.add_argument("--bundle", type=text, metavar="X", help="only the consumers of this bundle")
     _add_common(listing)
     show = add_verb(
         group,
@@ -145,73 +142,34 @@ def _add_common(verb: argparse.ArgumentParser) -> None:
     add_consumers_option(verb)
 
 
-# Stores ----------------------------------------------------------------------------------------------------------
+# Work -----------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Stores:
-    """The event store, and the consumer state that belongs to it."""
-
-    events: StateStore
-    state: SqlConsumerStateStore
-
-    @property
-    def administration(self) -> ConsumerAdministration:
-        async def notify() -> None:
-            """Do nothing: a running bundle looks for itself."""
-
-        return ConsumerAdministration(self.state, known=self.state.consumers, status=self.status, notify=notify)
-
-    async def status(self, consumer: ConsumerId) -> ConsumerStatus:
-        stored = await self.state.load(consumer)
-        if stored is None:
-            raise NotFound(f"{consumer} is not there any more")
-        checkpoint = stored.checkpoint
-        if (checkpoint.store_id, checkpoint.epoch) != (self.events.store_id, self.events.epoch):
-            raise CommandFailed(
-                f"{consumer} has read another event store (store {checkpoint.store_id}, epoch {checkpoint.epoch}) than "
-                f"this one (store {self.events.store_id}, epoch {self.events.epoch}): name the two that belong together"
-            )
-        status = stored_status(consumer, stored, head=await self.events.head())
-        return replace(status, lag_seconds=await lag_seconds(self.events, consumer, status.position))
+async def _with_consumers(
+    arguments: argparse.Namespace, work: Callable[[Consumers], Awaitable[R]], *, read_only: bool
+) -> R:
+    async with open_consumers(arguments, read_only=read_only) as consumers:
+        return await work(consumers)
 
 
-@asynccontextmanager
-async def _open(arguments: argparse.Namespace, *, read_only: bool) -> AsyncIterator[_Stores]:
-    if cluster_address(arguments) is not None:
-        raise CommandFailed("consumers of a cluster are not there yet: name the store with --store sqlite:PATH")
-    events = open_store(arguments)
-    url = consumer_state_url(arguments)
-    async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(events)
-        state = SqlConsumerStateStore(url, existing=True, read_only=read_only)
-        yield _Stores(store, await stack.enter_async_context(state))
+def _read(arguments: argparse.Namespace, work: Callable[[Consumers], Awaitable[R]]) -> R:
+    return asyncio.run(_with_consumers(arguments, work, read_only=True))
 
 
-async def _with_stores(arguments: argparse.Namespace, work: Callable[[_Stores], Awaitable[R]], *, read_only: bool) -> R:
-    async with _open(arguments, read_only=read_only) as stores:
-        return await work(stores)
-
-
-def _read(arguments: argparse.Namespace, work: Callable[[_Stores], Awaitable[R]]) -> R:
-    return asyncio.run(_with_stores(arguments, work, read_only=True))
-
-
-def _write(arguments: argparse.Namespace, work: Callable[[ConsumerAdministration, ConsumerId], Awaitable[R]]) -> Any:
+def _write(arguments: argparse.Namespace, work: Callable[[Administration, ConsumerId], Awaitable[R]]) -> Any:
     """Ask for something; return the answer and the consumer's status, read before it."""
 
-    async def run(stores: _Stores) -> tuple[R, ConsumerStatus, bool]:
-        consumer = await _find(arguments, stores)
-        status = await stores.status(consumer)  # refuses two stores that do not belong together
-        answer = await work(stores.administration, consumer)
-        stored = await stores.state.load(consumer)
-        return answer, status, stored is not None and stored.leased
+    async def run(consumers: Consumers) -> tuple[R, ConsumerStatus, bool]:
+        consumer = await _find(arguments, consumers)
+        status = await consumers.status(consumer)  # refuses two stores that do not belong together
+        answer = await work(consumers.administration, consumer)
+        return answer, status, await consumers.is_running(consumer)
 
-    return asyncio.run(_with_stores(arguments, run, read_only=False))
+    return asyncio.run(_with_consumers(arguments, run, read_only=False))
 
 
-async def _find(arguments: argparse.Namespace, stores: _Stores) -> ConsumerId:
-    return await stores.administration.find(
+async def _find(arguments: argparse.Namespace, consumers: Consumers) -> ConsumerId:
+    return await consumers.administration.find(
         arguments.component, version=arguments.version, context=arguments.context, bundle=arguments.bundle
     )
 
@@ -220,7 +178,7 @@ async def _find(arguments: argparse.Namespace, stores: _Stores) -> ConsumerId:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    statuses = _read(arguments, lambda stores: stores.administration.list())
+    statuses = _read(arguments, lambda consumers: consumers.administration.list())
     output = Output(json=arguments.json)
     if output.json:
         for status in statuses:
@@ -231,8 +189,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    async def show(stores: _Stores) -> ConsumerStatus:
-        return await stores.status(await _find(arguments, stores))
+    async def show(consumers: Consumers) -> ConsumerStatus:
+        return await consumers.status(await _find(arguments, consumers))
 
     status = _read(arguments, show)
     output = Output(json=arguments.json)
@@ -257,11 +215,11 @@ def _dead_list(arguments: argparse.Namespace) -> int:
     waiting = True if arguments.waiting else False if arguments.dead else None
     output = Output(json=arguments.json)
 
-    async def run(stores: _Stores) -> None:
-        consumer = await _find(arguments, stores)
+    async def run(consumers: Consumers) -> None:
+        consumer = await _find(arguments, consumers)
         after, left = arguments.after, arguments.limit
         while left:
-            events = await stores.administration.dead(
+            events = await consumers.administration.dead(
                 consumer,
                 key=arguments.key,
                 event_name=arguments.name,
@@ -286,7 +244,7 @@ def _dead_list(arguments: argparse.Namespace) -> int:
 def _retry(arguments: argparse.Namespace) -> int:
     selection = _selection(arguments)
 
-    async def ask(administration: ConsumerAdministration, consumer: ConsumerId) -> int:
+    async def ask(administration: Administration, consumer: ConsumerId) -> int:
         request = administration.cancel_retry if arguments.cancel else administration.retry
         return await request(consumer, **selection)
 
@@ -301,7 +259,7 @@ def _discard(arguments: argparse.Namespace) -> int:
             raise WrongUse("discard gives events up for ever and there is no terminal to ask on: add --yes")
         _confirm(arguments, selection)
 
-    async def ask(administration: ConsumerAdministration, consumer: ConsumerId) -> int:
+    async def ask(administration: Administration, consumer: ConsumerId) -> int:
         return await administration.discard(consumer, **selection, waiting=arguments.waiting)
 
     amount, status, running = _write(arguments, ask)
@@ -321,11 +279,11 @@ def _selection(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _confirm(arguments: argparse.Namespace, selection: dict[str, Any]) -> None:
-    async def look(stores: _Stores) -> str:
-        consumer = await _find(arguments, stores)
+    async def look(consumers: Consumers) -> str:
+        consumer = await _find(arguments, consumers)
         conditions = {name: value for name, value in selection.items() if name != "all"}
         waiting = None if arguments.position is not None else arguments.waiting
-        events = await stores.administration.dead(consumer, **conditions, waiting=waiting, limit=1000)
+        events = await consumers.administration.dead(consumer, **conditions, waiting=waiting, limit=1000)
         amount = "1,000 or more" if len(events) == 1000 else str(len(events))
         return f"{amount} events of {consumer} will be given up for ever."
 

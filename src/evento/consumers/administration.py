@@ -11,7 +11,7 @@ from evento.errors import NotFound
 from evento.messages import from_micros, now_micros
 from evento.state_store import StateStore
 
-__all__ = ["ConsumerAdministration", "lag_seconds", "stored_status"]
+__all__ = ["ConsumerAdministration", "find_consumer", "lag_seconds", "stored_status"]
 
 logger = logging.getLogger("evento.consumers")
 
@@ -53,25 +53,7 @@ class ConsumerAdministration:
 
         :raises NotFound: there is none, or more than one; names those that there are.
         """
-        known = await self._known()
-        found = [
-            consumer
-            for consumer in known
-            if consumer.component == component
-            and version in (None, consumer.version)
-            and context in (None, consumer.context)
-            and bundle in (None, consumer.bundle)
-        ]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = "; ".join(map(str, found))
-            raise NotFound(
-                f"{component} is not one consumer but {len(found)}: {names}: say which version, context or bundle"
-            )
-        wanted = f"{component} v{version}" if version is not None else component
-        wanted += "" if context is None else f" [{context}]"
-        raise _unknown(wanted, known)
+        return find_consumer(await self._known(), component, version=version, context=context, bundle=bundle)
 
     async def _resolve(self, consumer: ConsumerId | str) -> ConsumerId:
         if isinstance(consumer, str):
@@ -246,6 +228,35 @@ class ConsumerAdministration:
             behind = f"the dead event at position {ahead[0].position}" if ahead else "an event that is retried now"
             return NotFound(f"the event at position {position} only waits for {behind}")
         return NotFound(f"{consumer} has no dead event at position {position}")
+
+
+def find_consumer(
+    known: Sequence[ConsumerId],
+    component: str,
+    *,
+    version: int | None = None,
+    context: str | None = None,
+    bundle: str | None = None,
+) -> ConsumerId:
+    """Return the one of the known consumers that :meth:`ConsumerAdministration.find` is asked for."""
+    found = [
+        consumer
+        for consumer in known
+        if consumer.component == component
+        and version in (None, consumer.version)
+        and context in (None, consumer.context)
+        and bundle in (None, consumer.bundle)
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = "; ".join(map(str, found))
+        raise NotFound(
+            f"{component} is not one consumer but {len(found)}: {names}: say which version, context or bundle"
+        )
+    wanted = f"{component} v{version}" if version is not None else component
+    wanted += "" if context is None else f" [{context}]"
+    raise _unknown(wanted, known)
 
 
 def _unknown(wanted: str, known: Sequence[ConsumerId]) -> NotFound:
