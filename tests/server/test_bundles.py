@@ -105,9 +105,28 @@ async def test_bundles_with_tokens_do_all_that_bundles_do(shop: Site) -> None:
                 return False
 
         await eventually(projected)
-    text = (await fetch(shop.server, "/metrics")).text
+        with pytest.raises(EventoError):
+            await web.commands.send(OrderPlaceCommand(order_id="ORD_1", customer="ann"))
+
+    async def told() -> str:
+        text = (await fetch(shop.server, "/metrics")).text
+        return text if 'component="OrderProjector"' in text and handled(text) == 21 else ""
+
+    text = await eventually(told)
     assert 'evento_instances{bundle="orders",state="enabled"} 1.0' in text
     assert "evento_store_appended_events_total 21.0" in text
+    assert sample(text, "evento_handler_failures_total", "OrderPlaceCommand") == 1
+    assert sample(text, "evento_consumer_lag_events", "OrderProjector") == 0
+
+
+def handled(text: str) -> float:
+    return sample(text, "evento_handler_seconds_count", "OrderPlaceCommand")
+
+
+def sample(text: str, name: str, label: str) -> float:
+    """The value of the one sample of a metric with a label of this value; -1 when there is none."""
+    found = [line for line in text.splitlines() if line.startswith(f"{name}{{") and f'"{label}"' in line]
+    return float(found[0].rpartition(" ")[2]) if found else -1
 
 
 async def test_an_impostor_is_refused_and_nobody_notices(shop: Site) -> None:

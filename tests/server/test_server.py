@@ -106,7 +106,8 @@ async def test_metrics_show_what_bundles_tell(tmp_path: Path) -> None:
         )
         handled = HandlerSample("OrderAggregate.place", "PlaceOrderCommand", 3, 1, 0.5, 0.25)
         consumer = ConsumerSample("OrderProjector", 1, "*", "running", 5, 9, 4, dead=2, waiting=1, lag_seconds=1.5)
-        sample = Sample(Session("somebody", "1", 1), 1.0, (handled,), (consumer,))
+        standby = msgspec.structs.replace(consumer, component="OtherProjector", state="standby")
+        sample = Sample(Session("somebody", "1", 1), 1.0, (handled,), (consumer, standby))
         orders.publish(orders.subjects.telemetry("orders", "1"), b"no sample")
         orders.publish(orders.subjects.telemetry("orders", "1"), msgspec.msgpack.encode(sample))
         text = await eventually(lambda: shown(server, "evento_handler_seconds_count"))
@@ -123,6 +124,7 @@ async def test_metrics_show_what_bundles_tell(tmp_path: Path) -> None:
             f"evento_consumer_dead_events{{{whose}}} 2.0",
             f"evento_consumer_waiting_events{{{whose}}} 1.0",
         ):
+            assert "OtherProjector" not in text
             assert line in text.replace('version="1",context="*"', 'context="*",version="1"')
 
 

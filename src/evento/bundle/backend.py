@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
 
+from evento.bundle.sampling import Publish
 from evento.consumers import ConsumerGroup
 from evento.gateway import MessageBus
 from evento.messages.registration import BundleDescription
@@ -62,4 +63,9 @@ class Backend(Protocol):
 
     async def disable(self) -> None:
         """Take no further request of others."""
+        ...
+
+    @property
+    def publish_sample(self) -> Publish | None:
+        """Sends what the instance measured to those who keep it; None where nobody does."""
         ...

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, ClassVar, Self
 
 from evento.bundle.address import ClusterServers
 from evento.bundle.administration import AdministrationService
 from evento.bundle.membership import Membership
+from evento.bundle.sampling import Publish
 from evento.consumers import ConsumerGroup
 from evento.errors import DefinitionError
 from evento.gateway.local_first import LocalFirstBus
 from evento.gateway.nats import ClusterClock, NatsBus, NatsConnection
+from evento.gateway.nats.calls import encode
 from evento.messages import new_id
-from evento.messages.registration import BundleDescription
+from evento.messages.registration import BundleDescription, ConsumerSample, HandlerSample, Sample
 from evento.state_store import StateStore
 from evento.state_store.remote import RemoteStateStore
 
@@ -111,6 +114,21 @@ class ClusterBackend:
         if self._membership is not None:
             await self._membership.disable()
         await self.bus.disable()
+
+    @property
+    def publish_sample(self) -> Publish:
+        """Publish to all servers; dropped while there is no connection."""
+        return self._publish_sample
+
+    def _publish_sample(
+        self, seconds: float, handlers: Sequence[HandlerSample], consumers: Sequence[ConsumerSample]
+    ) -> None:
+        if self._membership is None or not self._connection.is_connected:
+            return
+        session = self._membership.session
+        sample = Sample(session, seconds, tuple(handlers), tuple(consumers), in_flight=self._connection.in_flight)
+        subject = self._connection.subjects.telemetry(session.bundle_id, session.instance_id)
+        self._connection.publish(subject, encode(sample))
 
 
 def _context(tls: ssl.SSLContext | str | bool | None) -> ssl.SSLContext | None:

@@ -60,6 +60,11 @@ class EmbeddedBackend:
     async def disable(self) -> None:
         """Nothing is to be done: nobody else can reach the handlers."""
 
+    @property
+    def publish_sample(self) -> None:
+        """Return None: nobody listens."""
+        return
+
 
 def _make_room(path: Path) -> None:
     """Make the folder of a new event store, and say that it is new: a wrong path would look like lost data."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from evento.bundle.admission import Admission
@@ -18,6 +19,7 @@ from evento.bundle.executors import Executors
 from evento.bundle.invokers import InvokerRuntime
 from evento.bundle.payload_registry import PayloadRegistry
 from evento.bundle.projections import ProjectionRuntime
+from evento.bundle.sampling import HandlerCounts, Sampler
 from evento.bundle.services import ServiceRuntime
 from evento.bundle.serving import served
 from evento.bundle.settings import BundleSettings
@@ -67,6 +69,7 @@ class RunningBundle:
             correlate=tracing.correlate if tracing is not None and correlates else None,
             max_in_flight=settings.max_in_flight_requests,
         )
+        self._counts = HandlerCounts()
         self._registry = PayloadRegistry()
         limit = settings.max_payload_bytes
         self.commands = CommandGateway(self._sender, event_classes=self._registry.event_class, max_payload_bytes=limit)
@@ -130,6 +133,9 @@ class RunningBundle:
             await self._install(component, pools)
         await self._stack.enter_async_context(self.consumers)
         await self._stack.enter_async_context(self._backend.operated(self.consumers))
+        if (publish := self._backend.publish_sample) is not None:
+            statuses = self.consumers.statuses
+            await self._stack.enter_async_context(Sampler(self._counts, statuses=statuses, publish=publish))
 
     def _consumer_state_url(self) -> str:
         url = self._backend.consumer_state_url(self._settings.consumer_state_store)
@@ -236,8 +242,11 @@ class RunningBundle:
     async def _serve(
         self, component: ComponentDefinition, kind: HandlerKind, handle: Any, *, ready: Any = None
     ) -> None:
-        serve = served(handle, self._admission, ready=ready)
         for handler in component.handlers_of(kind):
+            count = None
+            if self._backend.publish_sample is not None:
+                count = partial(self._counts.add, handler.id, handler.payload_name)
+            serve = served(handle, self._admission, ready=ready, count=count)
             await self._backend.bus.serve(_HANDLED[kind], handler.payload_name, serve)
 
     async def _wait_for(self, projection: ComponentDefinition, position: int, deadline: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 
 from evento.bundle.admission import Admission
 from evento.errors import EventoError, RequestTimeout, error_to_data
@@ -21,11 +22,15 @@ def served(
     admission: Admission,
     *,
     ready: Callable[[Request, float], Awaitable[None]] | None = None,
+    count: Callable[[float, bool], None] | None = None,
 ) -> RequestHandler:
     """Wrap a runtime's handler: it waits for admission, is not started after the deadline, and replies its errors.
 
     :param ready: what a request waits for before it takes a place.
+    :param count: is told how long each run took, in seconds, and whether it failed.
     """
+    if count is not None:
+        handle = _counted(handle, count)
 
     async def serve(request: Request, deadline: float) -> Reply:
         try:
@@ -47,6 +52,22 @@ def served(
             admission.leave()
 
     return serve
+
+
+def _counted(
+    handle: Callable[[Request, float], Awaitable[Reply]], count: Callable[[float, bool], None]
+) -> Callable[[Request, float], Awaitable[Reply]]:
+    async def counted(request: Request, deadline: float) -> Reply:
+        began = perf_counter()
+        failed = True
+        try:
+            reply = await handle(request, deadline)
+            failed = reply.error is not None
+            return reply
+        finally:
+            count(perf_counter() - began, failed)
+
+    return counted
 
 
 def answer_by(deadline: float) -> float:

@@ -16,6 +16,7 @@ __all__ = ["Samples"]
 
 logger = logging.getLogger("evento.server.telemetry")
 
+_NOT_AT_WORK = {"standby", "stopped"}
 _decoder = msgspec.msgpack.Decoder(Sample)
 
 
@@ -55,6 +56,8 @@ class Samples:
             key = HandlerKey(bundle, handler.handler, handler.payload)
             self._telemetry.handled(key, number=handler.count, failed=handler.errors, seconds=handler.seconds)
         for consumer in sample.consumers:
+            if consumer.state in _NOT_AT_WORK:
+                continue  # another replica tells of it
             self._telemetry.consumer(
                 ConsumerKey(bundle, consumer.component, consumer.version, consumer.context),
                 ConsumerState(consumer.lag_events, consumer.lag_seconds, consumer.dead, consumer.waiting),
