@@ -1,4 +1,5 @@
 # make demo   the TodoList application with generated traffic, on http://127.0.0.1:8080
+# make demo-cluster   the same on PostgreSQL, two servers and three bundles, each a process of its own
 # make test   everything that must hold: ruff, mypy, import-linter, pytest
 # make chaos  kills at random moments under load, a hundred of each kind instead of a few (EVENTO_CHAOS_ROUNDS)
 # make soak   all seven roles under load for ten minutes (EVENTO_SOAK_SECONDS); fails unless memory stays flat
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos soak bench docs clean
+.PHONY: help demo demo-cluster test chaos soak bench docs clean
 .DELETE_ON_ERROR:
 
 help:
@@ -22,6 +23,9 @@ help:
 
 demo: $(VENV)/.demo
 	@exec $(BIN)/evento demo
+
+demo-cluster: $(VENV)/.cluster
+	@exec $(BIN)/python -m evento.examples.todolist.cluster $(ARGS)
 
 # Each step names itself, so that the last line says where it stopped.
 define step
@@ -67,6 +71,11 @@ $(VENV)/.venv:
 $(VENV)/.demo: $(VENV)/.venv pyproject.toml Makefile
 	@echo "== installing evento-framework[demo] into $(VENV)"
 	@$(PIP) install --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.cluster: $(VENV)/.demo
+	@echo "== installing evento-framework[all] and PostgreSQL into $(VENV)"
+	@$(PIP) install --editable '.[all]' --group cluster
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo

@@ -9,8 +9,9 @@ import pytest
 from postgres_server import PostgresServer
 from sqlalchemy import text
 
+from evento import databases
 from evento.consumers.port import ConsumerStateStore
-from evento.consumers.sqlalchemy_store import SqlConsumerStateStore, dialects
+from evento.consumers.sqlalchemy_store import SqlConsumerStateStore
 from evento.errors import StoreUnavailable
 from evento.testing.conformance.consumer_store import ConsumerStateStoreConformance
 from evento.testing.conformance.dead_event_queue import CONSUMER, START
@@ -36,7 +37,7 @@ async def test_a_process_that_is_paused_in_a_handler_lets_go_of_its_locks(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database ends its session, so that who takes over does not wait for it; its own commit fails."""
-    monkeypatch.setattr(dialects, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(databases, "IDLE_SECONDS", 0.3)
     async with SqlConsumerStateStore(url) as paused, SqlConsumerStateStore(url, timeout=20) as other:
         await paused.register(CONSUMER, START)
         lease = await paused.acquire(CONSUMER, owner="a", ttl=60)
