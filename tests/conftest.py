@@ -33,7 +33,7 @@ def postgres() -> Iterator[PostgresServer]:
         try:
             yield server
         finally:
-            server.stop()
+            server.stop(signal.SIGQUIT)  # a crash: nobody needs what it would flush for many seconds
 
 
 @pytest.fixture

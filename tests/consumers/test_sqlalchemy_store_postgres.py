@@ -18,12 +18,12 @@ from evento.testing.conformance.dead_event_queue import CONSUMER, START
 
 
 @pytest.fixture
-async def url(postgres: PostgresServer, postgres_schema: str) -> str:
-    """Give the URL of a database of its own."""
+async def url(postgres: PostgresServer) -> str:
+    """Give the URL of a database that holds nothing."""
     admin = await asyncpg.connect(postgres.url)
-    await admin.execute(f"CREATE DATABASE {postgres_schema}")
+    await admin.execute("DROP SCHEMA IF EXISTS public CASCADE; CREATE SCHEMA public")
     await admin.close()
-    return f"{postgres.url.replace('postgresql', 'postgresql+asyncpg').rpartition('/')[0]}/{postgres_schema}"
+    return postgres.url.replace("postgresql", "postgresql+asyncpg")
 
 
 class TestPostgres(ConsumerStateStoreConformance):
