@@ -11,6 +11,8 @@ import asyncpg
 from appending_worker import event
 from postgres_server import PostgresServer
 
+from evento.consumers import SqlConsumerStateStore
+from evento.server.registry import RegistryDatabase
 from evento.state_store import AlreadyStored, Append, Appended, Conflict, Lease
 from evento.state_store.postgres import PostgresStateStore
 
@@ -173,3 +175,21 @@ async def test_a_batch_that_is_asked_again_is_answered_as_the_first_time(
         assert again[10] == AlreadyStored(last.record, last.record.name, "ORD_2")
         assert {type(outcome) for outcome in resent} == {AlreadyStored, Conflict}
         assert await store.head() == 10
+
+
+async def test_registry_and_consumers_may_keep_their_tables_beside_the_stores(
+    postgres: PostgresServer, postgres_schema: str
+) -> None:
+    """They do so at default settings when the database's user is named evento, as the schema is."""
+    url = f"{postgres.url.replace('postgresql:', 'postgresql+asyncpg:').rpartition('/')[0]}/{postgres_schema}"
+    connection = await asyncpg.connect(postgres.url)
+    try:
+        await connection.execute(f"CREATE DATABASE {postgres_schema}")
+    finally:
+        await connection.close()
+    async with (
+        PostgresStateStore(url.replace("+asyncpg", "")) as store,
+        RegistryDatabase(url, cluster="test"),
+        SqlConsumerStateStore(url),
+    ):
+        assert (await store.verify()).problems == ()

@@ -27,9 +27,13 @@ _EXPECTED = {
     "sequence": "lock_tokens snapshots_written",
 }
 _KINDS = {"r": "table", "i": "index", "S": "sequence"}
+# The registry and the consumers may keep their tables beside the store's: they do when a user has the schema's name.
 _OBJECTS = """
-SELECT relname::text, relkind::text, coalesce(indisvalid, true) FROM pg_class LEFT JOIN pg_index ON indexrelid = oid
-WHERE relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'events'::regclass) AND relkind IN ('r', 'i', 'S')
+SELECT c.relname::text, c.relkind::text, coalesce(i.indisvalid, true)
+FROM pg_class AS c LEFT JOIN pg_index AS i ON i.indexrelid = c.oid
+JOIN pg_class AS t ON t.oid = coalesce(i.indrelid, c.oid)
+WHERE c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'events'::regclass)
+  AND c.relkind IN ('r', 'i', 'S') AND t.relname !~ '^evento_(registry|consumer)'
 """
 _EVENTS = """
 SELECT position, kind, convert_to(payload, 'UTF8'), convert_to(metadata, 'UTF8') FROM events ORDER BY position
