@@ -53,7 +53,11 @@ class TcpProxy:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        there_reader, there = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            there_reader, there = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.transport.abort()
+            return
         self._writers |= {writer, there}
         try:
             await asyncio.gather(_pump(reader, there), _pump(there_reader, writer))

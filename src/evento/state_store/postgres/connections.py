@@ -19,7 +19,7 @@ from evento.errors import DefinitionError, Overloaded, StoreUnavailable
 from evento.state_store.postgres import failures
 from evento.state_store.postgres.address import Address
 
-__all__ = ["Connection", "Connector", "Connections", "close"]
+__all__ = ["Connection", "Connector", "Connections", "at_start", "close"]
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -249,6 +249,20 @@ async def patiently(connector: Connector, deadline: float) -> Connection:
             _logger.warning("%s; trying again", error)
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+async def at_start(connector: Connector) -> Connection:
+    """Connect: a server that starts up or recovers is waited for, whatever else is wrong is told at once."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + connector.timeout
+    while True:
+        try:
+            return await connector.connect()
+        except StoreUnavailable as error:
+            if not isinstance(error.__cause__, asyncpg.CannotConnectNowError) or loop.time() >= deadline:
+                raise
+            _logger.warning("%s", error)
+        await asyncio.sleep(_LONGEST_PAUSE)
 
 
 async def close(connection: Connection) -> None:

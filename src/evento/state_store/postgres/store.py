@@ -25,7 +25,7 @@ from evento.state_store.port import (
 )
 from evento.state_store.postgres import failures, operations, purge, reader, schema
 from evento.state_store.postgres.address import Address
-from evento.state_store.postgres.connections import Connection, Connections, Connector, close
+from evento.state_store.postgres.connections import Connection, Connections, Connector, at_start, close
 from evento.state_store.postgres.head import Head
 from evento.state_store.postgres.schema import Identity
 from evento.state_store.postgres.verify import verify
@@ -98,7 +98,7 @@ class PostgresStateStore:
             raise StoreUnavailable(f"{self._address} is open already: use one store object for each `async with`")
         self._address.check()
         async with AsyncExitStack() as stack:
-            first = await self._connector.connect()
+            first = await at_start(self._connector)
             stack.push_async_callback(close, first)
             prepare = schema.require if self._read_only else schema.migrate
             try:
