@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from nats_server import NatsServer, nats_server
 
-from evento.errors import ErrorData, Overloaded, StoreMismatch, StoreUnavailable
-from evento.gateway.nats import NatsConnection
+from evento.errors import ErrorData, Overloaded, StoreMismatch, StoreUnavailable, error_to_data
+from evento.gateway.nats import Delivery, NatsConnection
+from evento.gateway.nats.calls import Answer, encode
 from evento.messages import EventRecord
 from evento.server.store import StoreService
 from evento.state_store import AlreadyStored, Append, Appended, EventFilter, Snapshot
-from evento.state_store.remote import RemoteStateStore
+from evento.state_store.remote import RemoteStateStore, requests, wire
 from evento.state_store.sqlite import SqliteStateStore
 from evento.testing.conformance.state_store.support import append, filled, new_event, stored
 
@@ -69,6 +70,55 @@ async def test_an_append_in_flight_survives_a_lost_connection_and_is_stored_once
     assert all(isinstance(outcome, Appended | AlreadyStored) for outcome in outcomes)
     assert await backing.head() == 200
     assert (await backing.verify()).ok
+
+
+async def test_what_a_server_took_with_it_when_it_was_killed_is_asked_again(
+    connecting: Connecting, backing: SqliteStateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "_PATIENCE", 0.05)
+    taken: list[str] = []
+    async with connecting("evento-server") as dead, connecting("shop") as connection:
+        service = StoreService(dead, backing)
+        await service.__aenter__()
+        async with RemoteStateStore(connection) as store:
+            deaf = [
+                await dead.subscribe(dead.subjects.store(name), lambda call: taken.append(call.subject), queue="evento")
+                for name in ("append", "lock")
+            ]
+            await service.__aexit__()
+            waiting = store.append(append("ORD_1"))
+            locking = asyncio.ensure_future(store.lock("L", owner="me", ttl=5))
+            while len(taken) < 2:
+                await asyncio.sleep(0.005)
+            async with connecting("evento-server") as alive, StoreService(alive, backing):
+                for subscription in deaf:
+                    await subscription.unsubscribe()
+                assert isinstance(await waiting, Appended)
+                assert await locking is not None
+                assert await backing.head() == 1
+
+
+async def test_a_refusal_is_not_definite_while_nobody_knows_what_became_of_the_first_send(
+    connecting: Connecting, backing: SqliteStateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "_PATIENCE", 0.05)
+    async with connecting("evento-server") as server, connecting("shop") as connection:
+        service = StoreService(server, backing)
+        await service.__aenter__()
+        async with RemoteStateStore(connection) as store:
+            await service.__aexit__()
+            calls: list[Delivery] = []
+
+            def refuse_the_second(call: Delivery) -> None:
+                calls.append(call)
+                if len(calls) > 1:
+                    error = error_to_data(Overloaded("too much waits"))
+                    call.respond(encode(Answer(None, [wire.Failed(error)])))
+
+            await server.subscribe(server.subjects.store("append"), refuse_the_second, queue="evento")
+            with pytest.raises(Overloaded) as caught:
+                await store.append(append("ORD_1"))
+            assert not caught.value.definite
 
 
 async def test_a_notice_of_the_server_ends_a_wait(

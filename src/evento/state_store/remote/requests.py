@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from evento.errors import Overloaded, StoreUnavailable, error_from_data
+from evento.errors import EventoError, Overloaded, StoreUnavailable, error_from_data
 from evento.gateway.nats import NatsConnection, NoResponders
 from evento.gateway.nats.calls import Operation, encode
 from evento.messages import EventRecord
@@ -20,6 +20,11 @@ __all__ = ["StoreRequests"]
 
 _PAUSES = (0.01, 0.05, 0.1, 0.25)
 """Seconds between two looks for a server, the last one again and again."""
+_PATIENCE = 2.0
+"""Seconds without an answer after which a call is sent again, then twice as long, and so on: a server that was killed
+tells nobody that it has taken a call with it."""
+_SENT_ONCE = frozenset({"search", "info", "verify", "purge"})
+"""Operations that may take long, and are not worth a second server's work."""
 
 
 class StoreRequests:
@@ -46,31 +51,42 @@ class StoreRequests:
             raise Overloaded(f"store.{name} was not sent: {self._calls} operations wait for the server; ask for less")
         self._calls += 1
         try:
-            return await self._exchange(name, call, operation or wire.OPERATIONS[name])
+            value, _ = await self._exchange(name, call, operation or wire.OPERATIONS[name])
+            return value
         finally:
             self._calls -= 1
 
     async def append(self, appends: Sequence[Append]) -> Sequence[Outcome]:
         """Send appends as one call and return their outcomes, in order."""
         call = wire.AppendCall(*self.begin(), list(appends))
-        outcomes = await self._exchange("append", call, wire.OPERATIONS["append"])
-        if outcomes is None or len(outcomes) != len(appends):
+        answered, unanswered = await self._exchange("append", call, wire.OPERATIONS["append"])
+        if answered is None or len(answered) != len(appends):
             error = StoreUnavailable("the server answered appends with other than one outcome for each")
             error.definite = False
             raise error
-        return [_outcome(append, outcome) for append, outcome in zip(appends, outcomes, strict=True)]
+        outcomes = [_outcome(append, outcome) for append, outcome in zip(appends, answered, strict=True)]
+        for outcome in outcomes:
+            if unanswered and isinstance(outcome, EventoError):
+                outcome.definite = False  # what was sent before may have been stored, or may be still
+        return outcomes
 
-    async def _exchange(self, name: str, call: wire.Call, operation: Operation) -> Any:
-        answer = operation.decode_answer(await self._request(name, call))
+    async def _exchange(self, name: str, call: wire.Call, operation: Operation) -> tuple[Any, bool]:
+        """Return the value of the answer, and whether the call was also sent without hearing what became of it."""
+        data, unanswered = await self._request(name, call)
+        answer = operation.decode_answer(data)
         if answer.error is not None:
-            raise error_from_data(answer.error)
-        return answer.value
+            error = error_from_data(answer.error)
+            if unanswered:
+                error.definite = False
+            raise error
+        return answer.value, unanswered
 
-    async def _request(self, name: str, call: wire.Call) -> bytes:
+    async def _request(self, name: str, call: wire.Call) -> tuple[bytes, bool]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         subject = self._connection.subjects.store(name)
         unanswered = 0  # how often it was sent without hearing that nobody got it
+        patience = self._timeout if name in _SENT_ONCE else _PATIENCE
         pauses = iter(_PAUSES)
         pause = _PAUSES[-1]
 
@@ -81,11 +97,15 @@ class StoreRequests:
 
         while True:
             try:
-                return await self._connection.request(subject, data, deadline)
+                answer = await self._connection.request(subject, data, min(deadline, loop.time() + patience))
+                return answer, unanswered > 1
             except NoResponders:
                 unanswered -= 1
             except TimeoutError:
-                break
+                if loop.time() >= deadline:
+                    break
+                patience *= 2
+                continue
             pause = next(pauses, pause)
             if loop.time() + pause >= deadline:
                 break
