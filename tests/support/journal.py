@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 from shop import ItemAddCommand, OrderCancelCommand, OrderPlaceCommand, PaymentCaptureCommand
@@ -19,8 +19,10 @@ from evento import (
     EventoBundle,
     EventoError,
 )
+from evento.gateway.requests import NOT_NOW
 
 REFUSALS = (CommandRejected, AggregateAlreadyInitialized, AggregateNotInitialized, AggregateDeleted)
+Outcome: TypeAlias = Literal["done", "refused", "nothing", "unknown", "wrong"]
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -64,6 +66,8 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     version: int | None = None
     refused: str | None = None
     unknown: str | None = None
+    nothing: str | None = None
+    given_up: str | None = None
     wrong: str | None = None
 
 
@@ -97,6 +101,7 @@ class History:
         self.sent: dict[str, Order] = {}
         self.done: dict[str, tuple[int, int | None]] = {}
         self.refused: dict[str, str] = {}
+        self.given_up: set[str] = set()
         self.wrong: list[str] = []
 
     def add(self, line: Line) -> None:
@@ -105,6 +110,8 @@ class History:
             self.sent.setdefault(line.id, line.sent)
         elif line.wrong is not None:
             self.wrong.append(f"{self.sent[line.id]}: {line.wrong}")
+        elif line.given_up is not None:
+            self.given_up.add(line.id)
         elif line.refused is not None:
             self.refused[line.id] = line.refused
             if line.id in self.done:
@@ -117,28 +124,41 @@ class History:
     @property
     def open(self) -> list[Order]:
         """The commands without an answer."""
-        return [order for key, order in self.sent.items() if key not in self.done and key not in self.refused]
+        closed = self.done.keys() | self.refused.keys() | self.given_up
+        return [order for key, order in self.sent.items() if key not in closed]
 
 
 async def send(bundle: EventoBundle, journal: Journal, order: Order, *, timeout: float = 30.0) -> bool:
     """Send a command and write down what is said about it; return whether it has its answer."""
+    outcome = await ask(bundle, journal, order, timeout=timeout)
+    if outcome == "nothing":
+        journal.write(Line(order.id, wrong="it was not handled"))
+    return outcome != "unknown"
+
+
+async def ask(bundle: EventoBundle, journal: Journal, order: Order, *, timeout: float = 30.0) -> Outcome:
+    """Send a command, where there may be nobody to handle it; write down what is said about it, and return that."""
     journal.write(Line(order.id, sent=order))
     try:
         message = await bundle.commands.send_message(order.command, message_id=order.id, timeout=timeout)
     except REFUSALS as error:
         journal.write(Line(order.id, refused=f"{type(error).__name__}: {error}"))
+        return "refused"
     except EventoError as error:
-        if error.definite:
-            journal.write(Line(order.id, wrong=repr(error)))
-        else:
+        if not error.definite:
             journal.write(Line(order.id, unknown=repr(error)))
-            return False
+            return "unknown"
+        if isinstance(error, NOT_NOW):
+            journal.write(Line(order.id, nothing=repr(error)))
+            return "nothing"
+        journal.write(Line(order.id, wrong=repr(error)))
+        return "wrong"
     except Exception as error:
         journal.write(Line(order.id, wrong=repr(error)))
-    else:
-        assert message is not None
-        journal.write(Line(order.id, position=message.position, version=message.version))
-    return True
+        return "wrong"
+    assert message is not None
+    journal.write(Line(order.id, position=message.position, version=message.version))
+    return "done"
 
 
 def orders(random: Random, *, prefix: str, aggregates: str, width: int = 24) -> Iterator[Order]:

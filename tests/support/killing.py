@@ -21,6 +21,7 @@ from shop import ItemAddedEvent, OrderCancelledEvent, OrderPlacedEvent, OrderSta
 from evento.bundle.fingerprint import state_fingerprint
 from evento.components import component_definition
 from evento.messages import EventRecord
+from evento.state_store import StateStore
 from evento.state_store.sqlite import SqliteStateStore
 
 WORKER = Path(__file__).with_name("depot_worker.py")
@@ -102,7 +103,7 @@ async def check_store(directory: Path, scratch: Path, history: History) -> list[
     return events
 
 
-async def all_events(store: SqliteStateStore) -> list[EventRecord]:
+async def all_events(store: StateStore) -> list[EventRecord]:
     """Return the whole stream."""
     events: list[EventRecord] = []
     while True:
@@ -138,6 +139,7 @@ def check_events(events: Sequence[EventRecord], history: History) -> None:
             tokens[event.aggregate_id] = payload.token
     assert {key: stored.get(key) for key in history.done} == history.done  # nothing acknowledged is lost or moved
     assert not stored.keys() & history.refused.keys(), "what was refused has taken no effect"
+    assert not stored.keys() & history.given_up, "what was not handled, and not sent again, has taken no effect"
 
 
 async def _check_snapshots(store: SqliteStateStore, events: Sequence[EventRecord]) -> None:

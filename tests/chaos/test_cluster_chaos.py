@@ -1,0 +1,73 @@
+"""A cluster in which everything is killed, paused and cut off at random, under load from many callers.
+
+No acknowledged event is lost, none is stored twice, versions and positions have no gaps, a tailing reader sees every
+event exactly once and in order, every caller gets an answer or ``RequestTimeout`` in time, and a resend with the same
+id tells the truth.
+
+``EVENTO_CHAOS_ROUNDS`` says how many disturbances there are (default: one of each kind), ``EVENTO_CHAOS_SEED`` which:
+a failure prints it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from random import Random
+
+import asyncpg
+import pytest
+from cluster_chaos import ChaosCluster, chaos_cluster, check
+from cluster_worker import store_of
+from postgres_server import PostgresServer
+
+pytestmark = pytest.mark.chaos
+
+ROUNDS = int(os.environ.get("EVENTO_CHAOS_ROUNDS", "0"))
+SEED = os.environ.get("EVENTO_CHAOS_SEED") or str(Random().randrange(10**6))
+SECONDS = 110 + 5 * ROUNDS
+
+
+@pytest.fixture
+def random(request: pytest.FixtureRequest) -> Random:
+    print(f"EVENTO_CHAOS_SEED={SEED}")  # noqa: T201 - pytest shows it when the test fails
+    return Random(f"{SEED} {request.node.name}")
+
+
+@pytest.fixture(autouse=True)
+def _lifetime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLUSTER_WORKER_SECONDS", str(SECONDS))
+
+
+@pytest.mark.timeout(SECONDS)
+async def test_on_sqlite(tmp_path: Path, random: Random) -> None:
+    async with chaos_cluster(tmp_path) as cluster:
+        await _live_through(cluster, random)
+
+
+@pytest.mark.timeout(SECONDS)
+async def test_on_postgresql(tmp_path: Path, random: Random, postgres: PostgresServer, postgres_schema: str) -> None:
+    connection = await asyncpg.connect(postgres.url)
+    try:
+        await connection.execute(f"CREATE DATABASE {postgres_schema}")
+    finally:
+        await connection.close()
+    database = f"{postgres.url.rpartition('/')[0]}/{postgres_schema}"
+    async with chaos_cluster(tmp_path, postgres=postgres, database=database) as cluster:
+        await _live_through(cluster, random)
+
+
+async def _live_through(cluster: ChaosCluster, random: Random) -> None:
+    names: list[str] = []
+    for _ in range(-(-ROUNDS // len(cluster.disturbances)) or 1):
+        some = list(cluster.disturbances)
+        random.shuffle(some)
+        names += some
+    for name in names[: ROUNDS or None]:
+        await asyncio.sleep(random.uniform(0.05, 0.4))
+        print(name)  # noqa: T201
+        await cluster.disturbances[name](random)
+    await asyncio.sleep(0.5)
+    history = await cluster.settle()
+    events = await check(cluster.site, store_of(cluster.site), history)
+    assert len(events) >= 10 * len(names)
