@@ -154,6 +154,10 @@ def test_settings_that_do_not_go_together_are_refused(options: dict[str, str], s
     assert say in refused(options=options)
 
 
+def test_a_nats_of_others_may_be_trusted_by_its_authority_alone() -> None:
+    assert read_settings({"nats": "tls://b:4222", "tls_ca": "ca.pem"}).tls_ca == Path("ca.pem")
+
+
 @pytest.mark.parametrize("url", ["postgresql://u:geheim@h/d", "postgresql://h/d?user=u&password=geheim"])
 def test_a_password_on_the_command_line_is_refused_and_not_repeated(url: str) -> None:
     message = refused(options={"store": url})

@@ -351,6 +351,14 @@ async def test_nodes_join_and_a_bundle_of_one_reaches_a_handler_of_the_other(tmp
             assert answer == b"b"
 
 
+async def test_the_port_of_other_nodes_that_is_taken_is_told(tmp_path: Path) -> None:
+    listen = free_port("127.0.0.1")
+    async with node(tmp_path / "a", "s", listen, []):
+        with pytest.raises(ServerError, match=f"port {listen} is taken: .*--cluster-listen"):
+            async with node(tmp_path / "b", "s", listen, []):
+                pytest.fail("two on one port")
+
+
 async def test_a_node_without_the_secret_does_not_join(tmp_path: Path) -> None:
     first, second = free_port("127.0.0.1"), free_port("127.0.0.1")
     async with node(tmp_path / "a", "s", first, []) as a, node(tmp_path / "b", "wrong", second, [first]):

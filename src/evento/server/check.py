@@ -15,6 +15,7 @@ from evento.server.settings import ServerSettings
 from evento.server.stores import probe_store
 from evento.server.tls import check_certificate
 from evento.server.tokens import TokenFile
+from evento.server.values import Address
 
 __all__ = ["Finding", "check"]
 
@@ -35,7 +36,7 @@ async def check(settings: ServerSettings) -> list[Finding]:
         return await asyncio.to_thread(look)
 
     looks: list[tuple[str, Awaitable[str]]] = [
-        ("HTTP port", plain(lambda: _port("http", settings))),
+        ("HTTP port", plain(lambda: _port("http", settings.http))),
         ("tokens", plain(lambda: _tokens(settings))),
         ("who may come", plain(lambda: _exposure(settings))),
         ("certificate", plain(lambda: _certificate(settings))),
@@ -44,7 +45,9 @@ async def check(settings: ServerSettings) -> list[Finding]:
     if settings.nats:
         looks.insert(1, ("NATS", check_external(settings)))
     else:
-        looks.insert(1, ("gateway port", plain(lambda: _port("gateway", settings))))
+        looks.insert(1, ("gateway port", plain(lambda: _port("gateway", settings.gateway))))
+        if (listen := settings.cluster_listen) is not None:
+            looks.insert(2, ("port of other nodes", plain(lambda: _port("cluster-listen", listen))))
         looks.insert(2, ("nats-server", plain(lambda: str(find_nats_server(settings.nats_server)))))
     return [Finding("configuration", True, "understood"), *[await _finding(what, look) for what, look in looks]]
 
@@ -56,8 +59,7 @@ async def _finding(what: str, look: Awaitable[str]) -> Finding:
         return Finding(what, False, " ".join(str(error).split()) or type(error).__name__)
 
 
-def _port(setting: str, settings: ServerSettings) -> str:
-    address = settings.http if setting == "http" else settings.gateway
+def _port(setting: str, address: Address) -> str:
     check_free(setting, address)
     return f"{address} is free"
 

@@ -178,7 +178,7 @@ def _contradictions(settings: ServerSettings) -> Iterator[str]:
 def _contradictory_tls(settings: ServerSettings) -> Iterator[str]:
     if (settings.tls_cert is None) != (settings.tls_key is None):
         yield "'tls_cert' and 'tls_key' belong together: give both or none"
-    if settings.tls_ca is not None and settings.tls_cert is None:
+    if settings.tls_ca is not None and settings.tls_cert is None and not settings.nats:
         yield "'tls_ca' is for TLS, which 'tls_cert' and 'tls_key' switch on"
     if settings.tls_verify and settings.tls_ca is None:
         yield "'tls_verify' needs 'tls_ca': the authorities whose certificates are accepted"

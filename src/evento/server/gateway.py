@@ -66,6 +66,8 @@ async def open_gateway(settings: ServerSettings) -> AsyncIterator[Gateway]:
     users = _Users(settings)
     name = f"{settings.cluster_name}-{new_id()}"
     address = _address(settings.gateway)
+    if settings.cluster_listen is not None:
+        check_free("cluster-listen", settings.cluster_listen)
     nats = NatsServer(
         await asyncio.to_thread(find_nats_server, settings.nats_server),
         folder=settings.data,
