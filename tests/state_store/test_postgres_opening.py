@@ -15,6 +15,8 @@ from tcp_proxy import TcpProxy
 from evento.errors import DefinitionError, PayloadError, SchemaTooNew, StoreUnavailable
 from evento.state_store import Append, Appended
 from evento.state_store.postgres import PostgresStateStore
+from evento.state_store.postgres.address import Address
+from evento.state_store.postgres.connections import Connector
 
 HOSTILE = {
     "default_transaction_isolation": "serializable",
@@ -205,6 +207,17 @@ async def test_a_database_of_another_encoding_is_refused(
     with pytest.raises(StoreUnavailable, match=r"encoded in LATIN1.*ENCODING 'UTF8'"):
         async with PostgresStateStore(url):
             pass
+
+
+async def test_verifying_may_take_longer_than_a_statement(postgres: PostgresServer, postgres_schema: str) -> None:
+    async with PostgresStateStore(postgres.url, schema=postgres_schema) as store:
+        await store.append(Append(event("ORD_1")))
+    connector = Connector(Address(postgres.url, postgres_schema), timeout=0.2, read_only=False)
+    connection = await connector.connect(for_bulk=True)
+    shown = dict(await connection.fetch("SELECT name, setting FROM pg_settings"))
+    await connection.close()
+    for name in ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout"):
+        assert shown.get(name, "0") == "0", name
 
 
 async def test_odd_names_of_schemas(postgres: PostgresServer, postgres_schema: str) -> None:

@@ -83,13 +83,13 @@ class Connector:
         except ValueError as error:  # a URL that only the driver finds wrong; its text may hold the password
             raise DefinitionError(f"{self.address}: its URL is malformed") from error
         try:
-            await self._check(connection)
+            await self._check(connection, for_bulk)
         except BaseException as error:
             connection.terminate()
             raise failures.translated(error, self.address) from error
         return connection
 
-    async def _check(self, connection: Connection) -> None:
+    async def _check(self, connection: Connection, for_bulk: bool) -> None:
         version = connection.get_server_version()
         if (version.major, version.minor) < _OLDEST_SERVER:
             raise StoreUnavailable(f"{self.address}: PostgreSQL {version.major} is too old, use 14 or newer")
@@ -99,7 +99,7 @@ class Connector:
                 f"{self.address}: the database is encoded in {encoding}, which cannot keep every text: "
                 "create it with ENCODING 'UTF8'"
             )
-        if (version.major, version.minor) >= _TRANSACTION_TIMEOUT_SINCE and not self._read_only:
+        if (version.major, version.minor) >= _TRANSACTION_TIMEOUT_SINCE and not for_bulk:
             # Also for the moment between a statement and the end of its transaction, if this process is paused there.
             await connection.execute(f"SET transaction_timeout = {int(self.timeout * 1000) + 1000}")
 
@@ -246,7 +246,8 @@ async def patiently(connector: Connector, deadline: float) -> Connection:
         except StoreUnavailable as error:
             if loop.time() + pause >= deadline:
                 raise
-            _logger.warning("%s; trying again", error)
+            if pause == _FIRST_PAUSE:
+                _logger.warning("%s; trying again", error)
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
 

@@ -27,15 +27,16 @@ BEGIN
     PERFORM pg_advisory_xact_lock(lock_key);
     SELECT bool_and((s.deleted_at IS NULL OR w.adds = 0)
                AND (w.version IS NULL OR w.version = coalesce(s.version, 0))
-               AND (w.boundary_version IS NULL OR w.boundary_version = coalesce(s.boundary_version, 0))),
+               AND (w.boundary_version IS NULL OR w.boundary_version = coalesce(s.boundary_version, 0)))
+               AND NOT (EXISTS (SELECT FROM closed_commands) AND EXISTS
+                   (SELECT FROM unnest(command_ids) AS w(id) JOIN closed_commands AS c ON c.command_id = w.id)),
            array_agg(coalesce(s.version, 0) ORDER BY w.number),
            array_agg(coalesce(s.boundary_version, 0) ORDER BY w.number)
         INTO is_fine, versions, boundary_versions
         FROM unnest(stream_ids, stream_versions, stream_adds, stream_boundary_versions)
             WITH ORDINALITY AS w(id, version, adds, boundary_version, number)
             LEFT JOIN streams AS s ON s.aggregate_id = w.id;
-    IF NOT is_fine OR EXISTS (SELECT FROM closed_commands) AND EXISTS
-        (SELECT FROM unnest(command_ids) AS w(id) JOIN closed_commands AS c ON c.command_id = w.id) THEN
+    IF NOT is_fine THEN
         RETURN;
     END IF;
     UPDATE head SET position = position + cardinality(command_ids)
