@@ -134,7 +134,7 @@ def run_reactions(directory: Path, plan: Plan) -> Measured:
 def run_appends(directory: Path, plan: Plan) -> Measured:
     """Measure appends of one event each through the store's port."""
     cases = [
-        *store_append.append_cases(directory, callers=APPENDERS, seconds=plan.seconds),
+        *store_append.append_cases(store_append.on_sqlite(directory), callers=APPENDERS, seconds=plan.seconds),
         *limits.append_cases(directory, callers=APPENDERS, seconds=plan.seconds),
         *peer.append_cases(directory, callers=APPENDERS, seconds=plan.seconds),
     ]
@@ -150,7 +150,7 @@ def run_replay(directory: Path, plan: Plan) -> Measured:
     peer.seed(other)
     cases = [
         *replay.cases(own, directory),
-        *(store_append.read_cases(directory) if plan.port_reads else ()),
+        *(store_append.read_cases(store_append.on_sqlite(directory)) if plan.port_reads else ()),
         *limits.replay_cases(directory),
         *peer.replay_cases(other, directory),
     ]
