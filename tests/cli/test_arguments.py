@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from evento.cli.arguments import after, count, duration, moment, port, position, text
+from evento.cli.arguments import after, count, duration, moment, port, position, seconds, text
 
 DAY = 86_400_000_000
 
@@ -100,3 +100,14 @@ def test_ports() -> None:
     for value in ("65536", "-1", "http"):
         with pytest.raises(argparse.ArgumentTypeError, match="not a port"):
             port(value)
+
+
+@pytest.mark.parametrize(("written", "read"), [("30", 30.0), ("0.5", 0.5), ("007", 7.0)])
+def test_seconds(written: str, read: float) -> None:
+    assert seconds(written) == read
+
+
+@pytest.mark.parametrize("written", ["", "0", "0.0", "-1", "1e3", "inf", "nan", "1_0", " 1", "5s", "1."])
+def test_what_is_no_number_of_seconds_is_refused(written: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="seconds"):
+        seconds(written)

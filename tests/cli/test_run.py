@@ -263,14 +263,6 @@ def test_an_error_while_the_bundle_starts_is_one_clear_line(module: Any, shell: 
     assert "shop_app:bundle could not start: ZeroDivisionError: no way (" in result.err.splitlines()[-1]
 
 
-def test_a_server_that_this_version_cannot_reach_is_one_clear_line(module: Any, shell: Any) -> None:
-    module("bundle = EventoBundle('shop', version=1, components=[OrderAggregate])")
-    result = shell("run", "shop_app:bundle", "--server", "nats://host:3030")
-    assert result.code == 1
-    assert "nats" in result.err.splitlines()[-1]
-    assert "Traceback" not in result.err
-
-
 @pytest.mark.parametrize(
     ("target", "says"),
     [

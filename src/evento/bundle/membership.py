@@ -25,6 +25,7 @@ logger = logging.getLogger("evento.bundle")
 
 _REQUEST_SECONDS = 5.0
 _PAUSE = 0.2
+_REMIND_SECONDS = 15.0
 _BEATS_PER_LEASE = 3
 
 
@@ -148,11 +149,15 @@ class Membership:
         self._registered = await self._call("register", call)
 
     async def _until_answered(self, attempt: Callable[[], Awaitable[None]]) -> None:
+        told = float("-inf")
+        now = asyncio.get_running_loop().time
         while True:
             try:
                 return await attempt()
             except (NoResponders, TimeoutError, RequestTimeout, StoreUnavailable) as error:
-                logger.info("waiting for a server that registers this bundle (%s)", error or type(error).__name__)
+                if now() - told >= _REMIND_SECONDS:
+                    told = now()
+                    logger.info("waiting for an Evento Server that registers this bundle: %s", _reason(error))
                 await asyncio.sleep(_PAUSE)
 
     async def _call(self, operation: str, call: msgspec.Struct, *, seconds: float = _REQUEST_SECONDS) -> Any:
@@ -167,3 +172,13 @@ class Membership:
         if isinstance(answer.value, Registered):
             self._clock.correct(answer.value.time / 1_000_000, sent, received)
         return answer.value
+
+
+def _reason(error: BaseException) -> str:
+    match error:
+        case NoResponders():
+            return "a gateway answers, but no server behind it"
+        case TimeoutError():
+            return "no answer"
+        case _:
+            return str(error)

@@ -23,6 +23,7 @@ __all__ = [
     "moment",
     "port",
     "position",
+    "seconds",
     "text",
 ]
 
@@ -114,6 +115,13 @@ def port(value: str) -> int:
     if number is None or number > 65535:
         raise argparse.ArgumentTypeError(f"{value!r} is not a port: write a whole number from 1 to 65535")
     return number
+
+
+def seconds(value: str) -> float:
+    """Read a number of seconds, such as 30 or 0.5."""
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value) or not float(value):
+        raise argparse.ArgumentTypeError(f"{value!r} is not a number of seconds: write 30 or 0.5")
+    return float(value)
 
 
 def moment(value: str) -> int:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_cluster_options",
+    "add_token_file",
     "ask_registry",
     "cluster_address",
     "cluster_store",
@@ -73,7 +74,7 @@ def cluster_address(arguments: argparse.Namespace) -> str | None:
 
 
 def given_token(arguments: argparse.Namespace) -> str | None:
-    """Return the token of ``--token-file``, else of ``$EVENTO_TOKEN``.
+    """Return the token of ``--token-file``, else of ``$EVENTO_TOKEN``; None: there is none.
 
     A server's ``credentials.json`` serves too: it holds the administrator's.
 

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evento.cli.arguments import Verbs, add_verb, text
+from evento.cli.arguments import Verbs, add_verb, seconds, text
+from evento.cli.cluster import add_token_file, given_token
 from evento.cli.errors import DONE, CommandFailed, explain, where
 from evento.cli.loops import run_serving
 from evento.cli.output import note
@@ -49,6 +50,22 @@ class Target(NamedTuple):
         return cls(module, attribute)
 
 
+class _Place(NamedTuple):
+    """Where the bundle is to run, as the command line says; ``start_timeout`` None: wait for ever."""
+
+    server: str | None
+    token: str | None
+    start_timeout: float | None
+
+    def give(self, bundle: EventoBundle) -> None:
+        """Tell the bundle."""
+        if self.server is not None:
+            bundle.server = self.server
+        if self.token is not None:
+            bundle.token = self.token
+        bundle.start_timeout = self.start_timeout
+
+
 def add_run(verbs: Verbs) -> None:
     """Declare ``evento run``."""
     run = add_verb(
@@ -58,7 +75,8 @@ def add_run(verbs: Verbs) -> None:
         summary="run a bundle until SIGTERM or Ctrl-C",
         detail="Import MODULE (the current folder is searched too) and run its BUNDLE, an EventoBundle or a function "
         "without parameters (def or async def) that returns one, until SIGTERM or Ctrl-C. Then it stops gracefully: "
-        "consumers first, then running handlers are awaited. A second signal stops at once.",
+        "consumers first, then running handlers are awaited. A second signal stops at once. In a cluster it waits for "
+        "a server for as long as it takes, and says so.",
         example="evento run shop.app:bundle --server embedded:shop.db",
     )
     run.add_argument("target", type=Target.parse, metavar="MODULE:BUNDLE", help="such as shop.app:bundle")
@@ -66,14 +84,24 @@ def add_run(verbs: Verbs) -> None:
         "--server",
         type=text,
         metavar="URL",
-        help="embedded:PATH or embedded: (in memory); default: what the bundle says, else $EVENTO_SERVER",
+        help="embedded:PATH, embedded: (in memory) or nats://HOST:3030 of Evento Servers (several with commas); "
+        "default: what the bundle says, else $EVENTO_SERVER",
+    )
+    add_token_file(run, whose="the bundle's")
+    run.add_argument(
+        "--start-timeout",
+        type=seconds,
+        metavar="SECONDS",
+        help="give up when no server has answered after so long (default: wait for ever)",
     )
 
 
 def _run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    token = given_token(arguments) if arguments.token_file is not None else None
     found = _find(arguments.target)
-    run_serving(_serve(arguments.target, found, arguments.server))
+    place = _Place(arguments.server, token, arguments.start_timeout)
+    run_serving(_serve(arguments.target, found, place))
     return DONE
 
 
@@ -112,13 +140,12 @@ def _candidates(module: ModuleType) -> str:
     return f"; its bundles are: {', '.join(names)}" if names else ""
 
 
-async def _serve(target: Target, found: Any, server: str | None) -> None:
+async def _serve(target: Target, found: Any, place: _Place) -> None:
     signalled = asyncio.Event()
     _on_signals(signalled)
     try:
         bundle = await _made(target, found)
-        if server is not None:
-            bundle.server = server
+        place.give(bundle)
         if not await _started(target, bundle, signalled):
             return
         note(f"{target} runs; Ctrl-C or SIGTERM stops it")
