@@ -33,7 +33,7 @@ from eventsourcing.sqlite import SQLiteFactory
 from figures import Case, Sample, sampled
 from workload import EVENTS_EACH, ORDERS, line
 
-__all__ = ["SETTINGS", "SYSTEM", "append_cases", "command_cases", "replay_cases", "seed"]
+__all__ = ["SETTINGS", "SYSTEM", "Order", "append_cases", "command_cases", "replay_cases", "seed", "threads"]
 
 SYSTEM = "eventsourcing"
 SETTINGS: dict[str, dict[str, str]] = {
@@ -117,7 +117,7 @@ def _commands(
                 order.add_line(**line(number))
                 application.save(order)
 
-            return _threads(callers, seconds, command)
+            return threads(callers, seconds, command)
 
     return take
 
@@ -132,7 +132,7 @@ def _appends(directory: Path, callers: int, seconds: float) -> Callable[[], Samp
             def append(caller: int, number: int) -> None:
                 recorder.insert_events([StoredEvent(uuid4(), 1, "Order.LineAdded", state)])
 
-            return _threads(callers, seconds, append)
+            return threads(callers, seconds, append)
 
     return take
 
@@ -148,7 +148,7 @@ def _replay(seeded: Path, directory: Path) -> Sample:
         return Sample(seen / (perf_counter() - begin))
 
 
-def _threads(callers: int, seconds: float, call: Callable[[int, int], None]) -> Sample:
+def threads(callers: int, seconds: float, call: Callable[[int, int], None]) -> Sample:
     """Run ``call(caller, number)`` in as many threads as callers for a while; an error of any of them ends the run."""
     times: list[list[float]] = [[] for _ in range(callers)]
     errors: list[BaseException] = []

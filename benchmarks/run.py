@@ -13,19 +13,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 
 import commands
+import distributed
 import gateway
 import history
 import limits
 import machine
 import peer_eventsourcing as peer
+import peer_postgres
+import processes
 import reactions
 import replay
 import store_append
@@ -36,7 +41,9 @@ from figures import Figure, Table, measure, progress
 CALLERS = (1, 16, 64)
 SENDERS = (1, 16, 64, 256)
 APPENDERS = (1, 16, 64, 256)
-BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
+DISTRIBUTED = "distributed"
+BEGIN, END = "<!-- {} -->", "<!-- end of {} -->"
+"""What the tables of a section of the page stand between."""
 
 
 @dataclass(frozen=True)
@@ -76,23 +83,27 @@ def main() -> int:
     arguments = _arguments()
     plan = QUICK if arguments.quick else FULL
     began = perf_counter()
-    figures: list[Figure] = []
-    tables: list[Table] = []
+    figures: dict[str, list[Figure]] = {}
+    tables: dict[str, list[Table]] = {}
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=arguments.directory) as folder:
         directory = Path(folder)
         facts = machine.describe(directory)
         for name, group in GROUPS.items():
             if arguments.only in (None, name):
+                section = name if name == DISTRIBUTED else "figures"
                 measured, shown = group(directory, plan)
-                figures += measured
-                tables += shown
+                figures.setdefault(section, []).extend(measured)
+                tables.setdefault(section, []).extend(shown)
+    facts["load after the run"] = f"{os.getloadavg()[0]:.2f}"
     how = f"{plan.rounds} rounds, {plan.seconds:g} s for each rate; the run took {perf_counter() - began:.0f} s."
-    text = _text([machine.table(facts), targets.table(figures), *tables], how)
-    print(text)
+    for section, measured in figures.items():
+        budget = [targets.table(measured), targets.times_table(measured)]
+        text = _text([machine.table(facts), *budget, *tables[section]], how)
+        print(text)
+        if arguments.page is not None:
+            _put_into(arguments.page, section, text)
     if arguments.json is not None:
-        arguments.json.write_text(_json(facts, plan, figures))
-    if arguments.page is not None:
-        _put_into(arguments.page, text)
+        arguments.json.write_text(_json(facts, plan, [figure for measured in figures.values() for figure in measured]))
     return 0
 
 
@@ -176,6 +187,34 @@ def run_history(directory: Path, plan: Plan) -> Measured:
     return figures, [history.table(figures)]
 
 
+def run_distributed(directory: Path, plan: Plan) -> Measured:
+    """Measure clusters of processes, on PostgreSQL and on SQLite, beside the peer without any network."""
+    with ExitStack() as stack:
+        postgres = stack.enter_context(processes.a_postgres(directory))
+        other = {"database": processes.Process(postgres.pid, children=True)}
+        own_url, peer_env = processes.databases(postgres, "own", "peer")
+        clusters = [
+            stack.enter_context(distributed.a_cluster("PostgreSQL", own_url, directory, other)),
+            stack.enter_context(distributed.a_cluster("SQLite", str(directory / "cluster.db"), directory, {})),
+        ]
+        progress("distributed: making the peer's stores")
+        on_sqlite = directory / "peer.db"
+        ids, sqlite_ids = peer_postgres.seed(peer_env), peer.seed(on_sqlite)
+        cases = [
+            *(case for cluster in clusters for case in distributed.cases(cluster, seconds=plan.seconds)),
+            *peer_postgres.command_cases(peer_env, ids, seconds=plan.seconds),
+            *peer.command_cases(on_sqlite, sqlite_ids, directory, callers=(1, 16), seconds=plan.seconds),
+        ]
+        figures = measure(cases, rounds=plan.rounds, label="distributed")
+        baselines = [
+            Baseline("x uncached, PostgreSQL", peer.SYSTEM, "command, uncached, PostgreSQL"),
+            Baseline("x uncached, SQLite", peer.SYSTEM, "command, uncached"),
+        ]
+        profiles = [distributed.profile_table(cluster, seconds=2 * plan.seconds) for cluster in clusters]
+        tables = [_rates("A cluster of processes", figures, baselines), distributed.cpu_table(clusters)]
+        return figures, [*tables, *profiles, distributed.memory_table(clusters)]
+
+
 GROUPS: dict[str, Callable[[Path, Plan], Measured]] = {
     "commands": run_commands,
     "reactions": run_reactions,
@@ -183,6 +222,7 @@ GROUPS: dict[str, Callable[[Path, Plan], Measured]] = {
     "replay": run_replay,
     "gateway": run_gateway,
     "history": run_history,
+    DISTRIBUTED: run_distributed,
 }
 
 
@@ -211,12 +251,13 @@ def _text(tables: Iterable[Table], how: str) -> str:
     return "\n\n".join([*(table.markdown() for table in tables if table.rows), how])
 
 
-def _put_into(page: Path, text: str) -> None:
-    """Replace the tables of a page of the documentation: what stands between its two comments."""
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+def _put_into(page: Path, section: str, text: str) -> None:
+    """Replace the tables of a section of the documentation: what stands between its two comments."""
+    first, last = BEGIN.format(section), END.format(section)
+    before, begin, rest = page.read_text().partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise SystemExit(f"{page} has no lines {BEGIN!r} and {END!r}: between them the tables are put")
+        raise SystemExit(f"{page} has no lines {first!r} and {last!r}: between them the tables are put")
     page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 

@@ -14,7 +14,7 @@ import limits
 import peer_eventsourcing as peer
 from figures import Figure, Table
 
-__all__ = ["table"]
+__all__ = ["table", "times_table"]
 
 
 class Found:
@@ -59,6 +59,10 @@ def _limit(what: str, in_flight: int, factor: float) -> Callable[[Found], float]
     return lambda found: factor * found.rate(limits.SYSTEM, what, in_flight)
 
 
+def _distributed(what: str, in_flight: int = 1) -> Callable[[Found], float]:
+    return lambda found: found.rate(commands.SYSTEM, f"{what}, PostgreSQL", in_flight)
+
+
 def _rate(value: float) -> Callable[[Found], float]:
     return lambda found: value
 
@@ -96,7 +100,43 @@ TARGETS = (
         _limit("replay", 1, 0.5),
         "50 % of bare SQLite:",
     ),
+    Target(
+        "distributed command, PostgreSQL, 64 callers",
+        _distributed("command, state cached", 64),
+        _peer("uncached, PostgreSQL", 5),
+        "5x eventsourcing uncached:",
+        _peer("uncached, PostgreSQL", 10),
+        "10x eventsourcing uncached:",
+    ),
+    Target(
+        "distributed replay into a projector that does nothing",
+        _distributed("replay"),
+        _rate(100_000),
+        "",
+        _rate(200_000),
+        "",
+    ),
 )
+
+TIMES = (
+    ("command, state cached", 16, None, 3_000),
+    ("event to projector, quiet", 1, 5_000, 2_000),
+)
+"""What, in flight, and how many microseconds its median may take: required, aimed at."""
+
+
+def times_table(figures: Iterable[Figure]) -> Table:
+    """Hold median times of the distributed cases against the budget."""
+    found = {(figure.what, figure.in_flight): figure.p50 for figure in figures if figure.system == commands.SYSTEM}
+    rows = []
+    for what, in_flight, required, aim in TIMES:
+        p50 = found.get((f"{what}, PostgreSQL", in_flight))
+        if p50 is not None:
+            limit = "" if required is None else f"{required / 1000:g}"
+            rows.append((f"{what}, {in_flight} in flight", f"{p50 / 1000:.2f}", limit, f"{aim / 1000:g}"))
+    return Table(
+        "Times against the budget", ("median, PostgreSQL", "measured ms", "required ms", "aimed at ms"), tuple(rows)
+    )
 
 
 def table(figures: Iterable[Figure]) -> Table:
