@@ -131,6 +131,16 @@ async def test_a_notice_of_the_server_ends_a_wait(
         assert await waiting == 1
 
 
+async def test_whoever_follows_the_head_by_notices_does_not_ask_for_it(
+    remote: RemoteStateStore, service: StoreService
+) -> None:
+    for number in range(1, 6):
+        waiting = asyncio.ensure_future(remote.wait(number - 1, timeout=30))
+        await stored(remote, append(f"ORD_{number}"))
+        assert await waiting == number
+    assert "head" not in service.counters.requests
+
+
 async def test_a_wait_ends_with_a_look_at_the_server(remote: RemoteStateStore, backing: SqliteStateStore) -> None:
     waiting = asyncio.ensure_future(remote.wait(0, timeout=0.2))
     await stored(backing, append())  # past the service: no notice is sent

@@ -156,13 +156,12 @@ class RemoteStateStore:
     async def wait(self, after: int, timeout: float) -> int:
         """Return the head as soon as it is beyond ``after``, at the latest after ``timeout`` seconds.
 
-        The server's notices tell of it; at the end the server is asked, in case that a notice was lost.
+        The servers' notices tell of it, from before the store was opened; at the end the server is asked, in case that
+        a notice was lost.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         self._require_open()
-        if self._head.position <= after:
-            await self.head()
         while self._head.position <= after and (left := deadline - loop.time()) > 0:
             self._require_open()
             await self._head.woken(left)
