@@ -23,6 +23,7 @@ from evento.errors import (
     error_from_data,
 )
 from evento.gateway.bus import MessageBus
+from evento.gateway.deadlines import Deadlines
 from evento.gateway.handling import Handling
 from evento.messages import EMPTY_METADATA, Message, Metadata, Reply, Request
 
@@ -61,6 +62,7 @@ class RequestSender:
         self._correlate = correlate
         self._max_in_flight = max_in_flight
         self._open = OpenIds()
+        self._deadlines = Deadlines()
         self._draining = False
         self._closed = False
         self._nested = 0
@@ -73,6 +75,7 @@ class RequestSender:
     def close(self) -> None:
         """Refuse all further requests with :class:`~evento.errors.Stopped`; those in flight go on."""
         self._closed = True
+        self._deadlines.close()
 
     def metadata(self, given: Mapping[str, str] | None, handling: Handling | None) -> Metadata:
         """Return the metadata of a message: what flows from the handled one, and what the sender gave over it."""
@@ -136,12 +139,12 @@ class RequestSender:
 
     async def _exchange(self, request: Request, timeout: float) -> Reply:
         deadline = asyncio.get_running_loop().time() + timeout
-        timer = asyncio.timeout_at(deadline)
+        timer = self._deadlines.at(deadline)
         try:
-            async with timer:
+            with timer:
                 reply = await self._bus.request(request, deadline)
         except TimeoutError:
-            if not timer.expired():
+            if not timer.expired:
                 raise
             mend = (
                 "it may or may not have taken effect; send it again with the same message_id to learn which"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from evento.errors import EventoError, HandlerError, Overloaded, PayloadError, Stopped, error_to_data
 from evento.gateway.bus import RequestHandler, expired
+from evento.gateway.deadlines import Deadlines
 from evento.gateway.nats.clock import ClusterClock
 from evento.gateway.nats.connection import Delivery, NatsConnection
 from evento.gateway.nats.wire import decode_request, encode_reply
@@ -34,7 +35,7 @@ class _Asker(NamedTuple):
 class _Run:
     """A handler at work; ``refusal`` is what askers are told when it was ended from here."""
 
-    __slots__ = ("expired", "first", "handler", "key", "others", "receiver", "refusal", "task", "timer")
+    __slots__ = ("expired", "first", "handler", "key", "others", "receiver", "refusal", "slot", "task")
 
     def __init__(self, receiver: Receiver, first: _Asker, handler: RequestHandler, key: tuple[str, str, str]) -> None:
         self.receiver = receiver
@@ -45,7 +46,7 @@ class _Run:
         self.expired = False
         self.refusal: EventoError | None = None
         self.task: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
+        self.slot = 0
 
     def askers(self) -> list[_Asker]:
         """Return all who wait for the outcome."""
@@ -99,6 +100,7 @@ class Receiver:
         self._all: set[_Run] = set()
         self._count = [0, 0]  # outer, nested
         self._bytes = [0, 0]
+        self._deadlines = Deadlines()
         self._stopping = False
         self.malformed = 0
         self.refused = 0
@@ -166,9 +168,8 @@ class Receiver:
         self._bytes[nested] += len(asker.delivery.data)
         self._all.add(run)
         self._runs.setdefault(run.key, run)
-        loop = asyncio.get_running_loop()
-        task = run.task = loop.create_task(self._run(run))
-        run.timer = loop.call_at(asker.deadline, run.expire)
+        task = run.task = asyncio.get_running_loop().create_task(self._run(run))
+        run.slot = self._deadlines.watch(asker.deadline, run)
         task.add_done_callback(run.ended)
 
     async def _run(self, run: _Run) -> None:
@@ -187,8 +188,7 @@ class Receiver:
 
     def _ended(self, run: _Run, task: asyncio.Task[None]) -> None:
         """Give back what a run held; answer, or run again, for whoever got no answer from it."""
-        if run.timer is not None:
-            run.timer.cancel()
+        self._deadlines.forget(run.slot, run)
         nested = run.first.request.depth > 0
         self._count[nested] -= 1
         self._bytes[nested] -= len(run.first.delivery.data)
@@ -225,6 +225,7 @@ class Receiver:
     async def stop(self) -> None:
         """End all that runs, up to what cannot be cancelled; senders get :class:`Stopped`, not definite."""
         self._stopping = True
+        self._deadlines.close()
         runs = list(self._all)
         for run in runs:
             run.refusal = Stopped(
