@@ -1,4 +1,8 @@
-"""Replicas that come and go, one after the other, on one NATS server and on two: no request is lost."""
+"""Replicas that come and go in turn: no request is lost, as long as another one is on the same NATS server.
+
+Between two NATS servers one can be: a message on its way to the server whose last replica leaves is dropped there. Its
+sender gets RequestTimeout; see docs/gateways.md.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +17,32 @@ from evento.gateway.nats import NatsBus, NatsConnection
 from evento.messages import Reply, Request, new_id
 from evento.testing.conformance.message_bus import request_of, soon
 
-ROUTED = 'cluster {{ name: c, listen: "127.0.0.1:{}", routes: ["nats://127.0.0.1:{}"] }}'
+ROUTED = 'cluster {{ name: c, listen: "127.0.0.1:{}", routes: [{}] }}'
 
 
-@pytest.mark.parametrize("nodes", [(0, 0, 0), (0, 0, 1), (0, 1, 1)])
+@pytest.mark.parametrize("nodes", [(0, 0, 0), (0, 1, 1)])
 async def test_a_rolling_restart_of_the_replicas_loses_no_request(tmp_path: Path, nodes: tuple[int, int, int]) -> None:
     async def handle(request: Request, deadline: float) -> Reply:
         await asyncio.sleep(0.002)
         return Reply(view=request.payload)
 
-    ports = free_port(), free_port()
+    first, second = free_port(), free_port()
     async with AsyncExitStack() as stack:
         servers = [
-            await stack.enter_async_context(nats_server(tmp_path, config=ROUTED.format(one, other)))
-            for one, other in (ports, ports[::-1])
+            # One dials the other: of two routes at once NATS drops one, with what is on its way there.
+            await stack.enter_async_context(nats_server(tmp_path, config=ROUTED.format(first, ""))),
+            await stack.enter_async_context(
+                nats_server(tmp_path, config=ROUTED.format(second, f'"nats://127.0.0.1:{first}"'))
+            ),
         ]
         buses = []
         for node in nodes:
             connection = NatsConnection(servers[node].url, cluster="test", user="shop", instance=new_id())
             buses.append(NatsBus(await stack.enter_async_context(connection), handler_grace=20))
         sending, *replicas = buses
-        for bus in replicas:
+        for bus in replicas[::-1]:  # the last one is on the other server, if any is
             await bus.serve("query", "A", handle)
-        await sending.request(request_of("A", kind="query"), soon())  # the servers have found each other
+            await sending.request(request_of("A", kind="query"), soon())
         stopping = asyncio.Event()
 
         async def ask() -> int:

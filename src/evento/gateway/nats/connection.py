@@ -104,6 +104,7 @@ class NatsConnection:
         self._complaint = ""
         self._inbox_denied: str | None = None
         self._asking_again: asyncio.TimerHandle | None = None
+        self._told_denied: set[str] = set()
         self.reconnects = 0
         self.forged = 0
         """Messages that were dropped because their answer was to go elsewhere than to an inbox of the cluster."""
@@ -205,6 +206,7 @@ class NatsConnection:
     async def _adopt(self, link: Link) -> None:
         """Subscribe everything on a new connection, and let requests go; replies that were held back go first."""
         self._inbox_denied = None
+        self._told_denied.clear()
         link.write(sub_line(self._inbox + b"*", b"", _INBOX_SID))
         for subscription in self._subscriptions.values():
             subscription.denied = None
@@ -483,7 +485,13 @@ class NatsConnection:
         if reply and not reply.startswith(self._inboxes):
             # Whoever asks chooses where the answer goes: not to where only this user may send.
             self.forged += 1
-            logger.error("a request on %s wants its answer at %s, which is no inbox", subject.decode(), reply[:200])
+            if _worth_a_line(self.forged):
+                logger.error(
+                    "%d messages so far want their answer elsewhere than at an inbox; the last one, on %s, at %s",
+                    self.forged,
+                    subject.decode("utf-8", "replace"),
+                    reply[:200].decode("utf-8", "replace"),
+                )
             return
         subscription.deliver(Delivery(self, subject, reply, payload))
 
@@ -517,7 +525,9 @@ class NatsConnection:
                 )
             if subject.encode() == self._inbox + b"*":
                 self._inbox_denied = text
-            logger.error("the server refuses a subscription of %r: %s", self._settings.user, text)
+            if subject not in self._told_denied:
+                self._told_denied.add(subject)
+                logger.error("the server refuses a subscription of %r: %s", self._settings.user, text)
             return
         denied = [
             waiting
@@ -534,7 +544,7 @@ class NatsConnection:
             )
         if not denied:
             self.refused += 1
-            if self.refused & (self.refused - 1) == 0:  # replies to requests of a lost connection come in crowds
+            if _worth_a_line(self.refused):  # replies to requests of a lost connection come in crowds
                 logger.error(
                     "%d messages of %r were refused so far, the last one: %s", self.refused, self._settings.user, text
                 )
@@ -546,6 +556,11 @@ def _encoded(subject: str) -> bytes:
     if not subject or not subject.isascii() or any(character <= " " for character in subject):
         raise ValueError(f"{subject!r} is no subject")
     return subject.encode()
+
+
+def _worth_a_line(count: int) -> bool:
+    """Whether the count-th of something is logged: the first, the second, the fourth and so on."""
+    return count & (count - 1) == 0
 
 
 def _parsed(peers: list[str]) -> Iterator[Address]:

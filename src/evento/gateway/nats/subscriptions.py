@@ -31,12 +31,12 @@ class Delivery:
     @property
     def subject(self) -> str:
         """Where it was sent."""
-        return self._subject.decode()
+        return self._subject.decode("utf-8", "replace")
 
     @property
     def reply(self) -> str:
         """Where the sender waits for an answer; empty when it waits for none."""
-        return self._reply.decode()
+        return self._reply.decode("utf-8", "replace")
 
     def respond(self, data: bytes) -> None:
         """Answer; held back while disconnected.
