@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -26,9 +26,16 @@ from evento import EventoBundle
 from evento.messages import EventRecord
 from evento.state_store import StateStore
 
-__all__ = ["ChaosCluster", "Member", "chaos_cluster"]
+__all__ = ["STORM", "ChaosCluster", "Member", "chaos_cluster", "check"]
 
 WORKER = Path(__file__).with_name("cluster_worker.py")
+STORM = {
+    "orders-1": ("handle", "handlers"),
+    "orders-2": ("handle", "handlers"),
+    "tail": ("tail", "others"),
+    "callers": ("call", "others"),
+}
+"""Two replicas of a bundle, a tailing reader and callers."""
 COMPLAINTS = ("was never retrieved", "was never awaited", "Unhandled exception", "outside of what it answers for")
 
 
@@ -82,6 +89,14 @@ class Member:
         assert self._process.returncode is None, f"{self.name} has ended: {self.complaint()}"
         self._process.send_signal(number)
 
+    def pause(self) -> None:
+        """Stop the process where it is."""
+        self.signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let a stopped process go on."""
+        self.signal(signal.SIGCONT)
+
     async def kill(self) -> None:
         """Kill it, with no chance to do anything about it."""
         self.signal(signal.SIGKILL)
@@ -109,13 +124,18 @@ class Member:
 
 
 class ChaosCluster:
-    """One gateway; servers, two replicas of a bundle, callers and a tailing reader, each in a process of its own.
+    """One gateway, servers (two on PostgreSQL), and the members of the roles, each in a process of its own.
 
     Servers, handlers and the others reach the gateway by a proxy for each of the three, which can be cut.
     """
 
     def __init__(
-        self, site: Site, nats: NatsServer, proxies: dict[str, TcpProxy], postgres: PostgresServer | None
+        self,
+        site: Site,
+        nats: NatsServer,
+        proxies: dict[str, TcpProxy],
+        postgres: PostgresServer | None,
+        roles: Mapping[str, tuple[str, str]],
     ) -> None:
         self.site = site
         self.nats = nats
@@ -125,10 +145,8 @@ class ChaosCluster:
         self._tasks: set[asyncio.Task[None]] = set()
         for name in ("server-1", "server-2") if site.database else ("server-1",):
             self._add(name, "serve", "servers", [name])
-        for name in ("orders-1", "orders-2"):
-            self._add(name, "handle", "handlers")
-        self._add("tail", "tail", "others")
-        self._add("callers", "call", "others")
+        for name, (mode, proxy) in roles.items():
+            self._add(name, mode, proxy)
 
     def _add(self, name: str, mode: str, proxy: str, more: Sequence[str] = ()) -> Member:
         site = msgspec.structs.replace(self.site, gateway=self._proxies[proxy].url)
@@ -181,9 +199,9 @@ class ChaosCluster:
 
     async def _pause(self, name: str, random: Random) -> None:
         """Longer than the leases."""
-        self.members[name].signal(signal.SIGSTOP)
+        self.members[name].pause()
         await asyncio.sleep(self.site.lease * random.uniform(1.1, 1.8))
-        self.members[name].signal(signal.SIGCONT)
+        self.members[name].go_on()
 
     async def _kill_gateway(self, random: Random) -> None:
         await self.nats.kill()
@@ -204,7 +222,12 @@ class ChaosCluster:
     async def _end_backend(self, random: Random, *, kill: bool) -> None:
         """End a session of the servers; a killed one makes PostgreSQL end all sessions and recover."""
         assert self._postgres is not None
-        connection = await asyncpg.connect(self._postgres.url)
+        while True:
+            try:
+                connection = await asyncpg.connect(self._postgres.url)
+                break
+            except asyncpg.CannotConnectNowError:
+                await asyncio.sleep(0.05)
         try:
             rows = await connection.fetch(
                 "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() "
@@ -275,15 +298,37 @@ async def check(site: Site, store: StateStore, history: History) -> list[EventRe
 
 @asynccontextmanager
 async def chaos_cluster(
-    folder: Path, *, postgres: PostgresServer | None = None, database: str = ""
+    folder: Path,
+    *,
+    postgres: PostgresServer | None = None,
+    database: str = "",
+    roles: Mapping[str, tuple[str, str]] = STORM,
+    prepare: Callable[[Site], Awaitable[None]] | None = None,
 ) -> AsyncIterator[ChaosCluster]:
-    """Run a cluster; at the end of the block none of its processes is left."""
+    """Run a cluster; at the end of the block none of its processes is left.
+
+    :param database: is made in ``postgres``.
+    :param roles: mode and proxy of each member.
+    :param prepare: is called before anything runs.
+    """
     async with AsyncExitStack() as stack:
         nats = await stack.enter_async_context(nats_server(folder))
         proxies = {
             name: await stack.enter_async_context(tcp_proxy(nats.port)) for name in ("servers", "handlers", "others")
         }
-        cluster = ChaosCluster(Site(str(folder), nats.url, database), nats, proxies, postgres)
+        site = Site(str(folder), nats.url, "" if postgres is None else await _new_database(postgres, database))
+        if prepare is not None:
+            await prepare(site)
+        cluster = ChaosCluster(site, nats, proxies, postgres, roles)
         stack.push_async_callback(cluster.end)
         await cluster.start()
         yield cluster
+
+
+async def _new_database(postgres: PostgresServer, name: str) -> str:
+    connection = await asyncpg.connect(postgres.url)
+    try:
+        await connection.execute(f"CREATE DATABASE {name}")
+    finally:
+        await connection.close()
+    return f"{postgres.url.rpartition('/')[0]}/{name}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -18,14 +20,12 @@ class Site(msgspec.Struct, frozen=True):
     :param gateway: the address of NATS.
     :param database: the URL of PostgreSQL; empty: SQLite files in the folder.
     :param lease: seconds that an instance lives without a heartbeat, and that a lock is held without a renewal.
-    :param consumers: the URL of the database of the consumers; empty: a file in the folder.
     """
 
     folder: str
     gateway: str
     database: str = ""
     lease: float = 1.0
-    consumers: str = ""
 
     @property
     def events(self) -> Path:
@@ -41,3 +41,22 @@ class Site(msgspec.Struct, frozen=True):
     def tail(self) -> Path:
         """What the tailing reader has seen, a line for each event."""
         return Path(self.folder) / "tail"
+
+    @property
+    def consumers(self) -> str:
+        """The URL of the database of the consumers."""
+        if self.database:
+            return self.database.replace("postgresql:", "postgresql+asyncpg:")
+        return f"sqlite+aiosqlite:///{Path(self.folder) / 'consumers.db'}"
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a process that stands still holds the lock of the consumers' SQLite file."""
+        if self.database:
+            return False
+        with closing(sqlite3.connect(Path(self.folder) / "consumers.db", timeout=0.2, isolation_level=None)) as file:
+            try:
+                file.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+            return False

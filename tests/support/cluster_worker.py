@@ -1,4 +1,4 @@
-"""A process of a cluster under test: ``cluster_worker.py serve|handle|call|tail SITE ...``, until SIGTERM."""
+"""A process of a cluster under test: ``cluster_worker.py serve|handle|watch|call|tail SITE ...``, until SIGTERM."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ import signal
 import sys
 from collections import deque
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 
 import msgspec
 from cluster_site import CLUSTER, Site
+from cluster_watchers import WATCHERS
 from depot import KeptOrderAggregate
 from journal import Journal, Line, Order, ask, orders
+from seven_roles import Sightings
 from shop import Ledger, OrderInvoker, PaymentService
 
 from evento import EventoBundle, EventoError
 from evento.bundle import services
+from evento.consumers.group import ConsumerGroup
 from evento.gateway.nats import NatsConnection
 from evento.messages import new_id
 from evento.server.server import EventoServer
@@ -43,11 +47,11 @@ async def until_stopped() -> None:
     await stopped.wait()
 
 
-def store_of(site: Site) -> StateStore:
+def store_of(site: Site, *, read_only: bool = False) -> StateStore:
     """Make the store that the servers serve."""
     if site.database:
-        return PostgresStateStore(site.database)
-    return SqliteStateStore(site.events, keep_leases=True)
+        return PostgresStateStore(site.database, read_only=read_only)
+    return SqliteStateStore(site.events, read_only=read_only)
 
 
 async def serve(site: Site, name: str) -> None:
@@ -76,6 +80,25 @@ async def handle(site: Site) -> None:
     )
     async with bundle:
         await until_stopped()
+
+
+async def watch(site: Site) -> None:
+    """Be a replica of the bundle of the consumers."""
+    defaults = ConsumerGroup.__init__.__kwdefaults__
+    assert defaults is not None
+    defaults["lease_ttl"] = timedelta(seconds=site.lease)
+    sightings = Sightings(Path(site.folder) / "sightings")
+    bundle = EventoBundle(
+        "watch",
+        components=WATCHERS,
+        injector={Sightings: sightings},
+        server=site.gateway,
+        cluster=CLUSTER,
+        consumer_state_store=site.consumers,
+    )
+    async with bundle:
+        await until_stopped()
+    sightings.close()
 
 
 async def call(site: Site) -> None:
@@ -190,7 +213,7 @@ async def _follow(store: StateStore, after: int, file: int) -> None:
             await asyncio.sleep(0.05)
 
 
-MODES = {mode.__name__: mode for mode in (serve, handle, call, tail)}
+MODES = {mode.__name__: mode for mode in (serve, handle, watch, call, tail)}
 
 if __name__ == "__main__":
     if sys.platform == "linux":
