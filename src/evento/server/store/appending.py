@@ -6,17 +6,20 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from evento.errors import EventoError, Overloaded, error_to_data
+from evento.errors import ErrorData, EventoError, StoreUnavailable, error_to_data
 from evento.gateway.nats import Delivery
 from evento.gateway.nats.calls import Answer, encode
 from evento.messages import EventRecord
 from evento.server.store.counters import StoreCounters
-from evento.state_store import AlreadyStored, Append, Appended, AppendOutcome, Conflict, StateStore
+from evento.state_store import AlreadyStored, Append, Appended, AppendOutcome, Conflict, Refused, StateStore
 from evento.state_store.remote import wire
 
 __all__ = ["Appending"]
 
 logger = logging.getLogger("evento.server.store")
+
+_MAX_WORDS = 1000
+"""Characters that are left of an error's message where errors are too large together."""
 
 
 class Appending:
@@ -63,8 +66,8 @@ class Appending:
     def _queue(self, batch: Batch, number: int, append: Append) -> None:
         try:
             future = self._store.append(append)
-        except EventoError as error:
-            batch.settle(number, wire.Failed(error_to_data(error)))
+        except Exception as error:
+            batch.settle(number, self._failed(append, error))
             return
         future.add_done_callback(lambda done: batch.settle(number, self._outcome(append, done)))
 
@@ -75,10 +78,7 @@ class Appending:
         else:
             error = future.exception()
         if error is not None:
-            if not isinstance(error, EventoError):
-                logger.error("an append of %s failed", append.event.name, exc_info=error)
-            counters.outcomes[type(error).__name__] += 1
-            return wire.Failed(error_to_data(error))
+            return self._failed(append, error)
         outcome = future.result()
         counters.outcomes[type(outcome).__name__] += 1
         if isinstance(outcome, Appended):
@@ -89,13 +89,23 @@ class Appending:
             return wire.Stored(record.position, record.version, outcome.boundary_version)
         return outcome
 
+    def _failed(self, append: Append, error: BaseException) -> wire.Failed:
+        if not isinstance(error, EventoError):
+            logger.error("an append of %s failed", append.event.name, exc_info=error)
+        self._counters.outcomes[type(error).__name__] += 1
+        return wire.Failed(error_to_data(error))
+
     def _answer(self, batch: Batch) -> None:
         self._open.discard(batch)
         self._counters.in_flight -= 1
         self._counters.took("append", asyncio.get_running_loop().time() - batch.since)
-        batch.delivery.respond(self._encoded(batch))
-        if not self._open and self._idle is not None:
-            self._idle.set()
+        try:
+            batch.delivery.respond(self._encoded(batch))
+        except EventoError:
+            logger.exception("the outcomes of %d appends could not be answered", len(batch.outcomes))
+        finally:
+            if not self._open and self._idle is not None:
+                self._idle.set()
 
     def _encoded(self, batch: Batch) -> bytes:
         data = encode(Answer(None, batch.outcomes))
@@ -105,15 +115,25 @@ class Appending:
 
 
 def _shortened(outcome: wire.WireOutcome | None) -> wire.WireOutcome | None:
-    """Leave out the events that came along for convenience: they can be read again."""
+    """Leave out what can be read again: events that came along, the details of errors."""
     match outcome:
         case Conflict(version, boundary_version):
             return Conflict(version, boundary_version)
         case AlreadyStored(record) if record is not None:
-            return wire.Failed(
-                error_to_data(Overloaded(f"{record.name} is stored already and too large to be answered with others"))
+            untold = StoreUnavailable(
+                f"{record.name} is stored already, and too large to be answered with others: ask again with the same id"
             )
+            untold.definite = False
+            return wire.Failed(error_to_data(untold))
+        case Refused(error):
+            return Refused(_brief(error))
+        case wire.Failed(error):
+            return wire.Failed(_brief(error))
     return outcome
+
+
+def _brief(error: ErrorData) -> ErrorData:
+    return ErrorData(error.code, error.type, error.message[:_MAX_WORDS], definite=error.definite)
 
 
 class Batch:

@@ -27,6 +27,8 @@ logger = logging.getLogger("evento.server.store")
 QUEUE_GROUP = "evento"
 _MAX_SECONDS = 300.0
 _EVENT_OVERHEAD = 512
+_MAX_FOUND = 1000
+_MAX_PAGE = 100_000
 
 Run = Callable[[Any], Awaitable[Any]]
 
@@ -69,13 +71,21 @@ class StoreService:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Take no further request, and answer what is under way."""
-        while self._subscriptions:
-            await self._subscriptions.pop().drain()
-        await self._appending.drained()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        await self._jobs.close()
+        """Take no further request, and answer what is under way; when this is cancelled, reads are cut off."""
+        try:
+            for subscription in self._subscriptions:
+                await subscription.drain()
+            await self._appending.drained()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+        finally:
+            while self._subscriptions:
+                await self._subscriptions.pop().unsubscribe()
+            for task in self._tasks:
+                task.cancel()
+            await self._jobs.close()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
 
     def _operations(self) -> dict[str, Run]:
         store = self._store
@@ -103,11 +113,12 @@ class StoreService:
 
     async def _fetch(self, call: wire.FetchCall) -> Page:
         async with self._fetches:
+            await self._connection.writable()  # answers that nobody takes yet must not gather here
             page = await self._store.fetch(
                 call.after,
                 contexts=call.contexts,
                 names=call.names,
-                limit=call.limit,
+                limit=min(call.limit, _MAX_PAGE),
                 max_bytes=min(call.max_bytes, self._room),
             )
         fitting = fit(page.events, self._room)
@@ -124,17 +135,22 @@ class StoreService:
             fingerprint=call.fingerprint,
             after_version=call.after_version,
         )
-        fitting = fit(story.events, self._room - (len(story.snapshot.state) if story.snapshot is not None else 0))
+        if story.snapshot is None:
+            fitting = fit(story.events, self._room)
+        else:
+            fitting = fit(story.events, self._room - len(story.snapshot.state), least=0)
         if fitting == len(story.events):
             return wire.PartialStory(story)
         return wire.PartialStory(replace(story, events=story.events[:fitting]), more=True)
 
     async def _search(self, call: wire.SearchCall) -> wire.Found:
+        limit = max(0, min(call.limit, _MAX_FOUND))
         events = await self._store.search(
-            call.criteria, after=call.after, before=call.before, limit=call.limit, descending=call.descending
+            call.criteria, after=call.after, before=call.before, limit=limit, descending=call.descending
         )
         fitting = fit(events, self._room)
-        return wire.Found(list(events[:fitting]), more=fitting < len(events))
+        is_cut = fitting < len(events) or limit <= len(events) < call.limit
+        return wire.Found(list(events[:fitting]), more=is_cut and fitting > 0)
 
     async def _identity(self, call: wire.Call) -> wire.Identity:
         return wire.Identity(self._store.store_id, self._store.epoch, await self._store.head())
@@ -161,14 +177,19 @@ class StoreService:
     async def _serve(self, name: str, operation: Operation, run: Run, delivery: Delivery) -> None:
         loop = asyncio.get_running_loop()
         since = loop.time()
+        deadline = asyncio.timeout(_MAX_SECONDS)
         try:
             call: wire.Call = operation.decode_call(delivery.data)
-            async with asyncio.timeout(min(call.remaining, _MAX_SECONDS)):
-                delivery.respond(encode(Answer(None, await run(call))))
-        except TimeoutError:
-            self.counters.expired += 1  # nobody waits for an answer any more
-            return
+            deadline = asyncio.timeout(min(call.remaining, _MAX_SECONDS))
+            async with deadline:
+                value = await run(call)
+                if not self._connection.is_writable:
+                    await self._connection.writable()
+            delivery.respond(encode(Answer(None, value)))
         except Exception as error:
+            if deadline.expired():
+                self.counters.expired += 1  # nobody waits for an answer any more
+                return
             if not isinstance(error, EventoError):
                 logger.exception("store.%s failed", name)
             self.counters.errors[name] += 1
@@ -180,10 +201,10 @@ class StoreService:
         self._head.stored(record)
 
 
-def fit(events: Sequence[EventRecord], room: int) -> int:
-    """Return how many of the first events fit into ``room`` bytes: at least one."""
+def fit(events: Sequence[EventRecord], room: int, *, least: int = 1) -> int:
+    """Return how many of the first events fit into ``room`` bytes: at least one, or what is given."""
     for number, event in enumerate(events):
         room -= len(event.payload) + len(event.metadata) + _EVENT_OVERHEAD
         if room < 0:
-            return max(number, 1)
+            return max(number, least)
     return len(events)

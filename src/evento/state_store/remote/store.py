@@ -127,7 +127,8 @@ class RemoteStateStore:
         part: wire.PartialStory = await self._call("story", call)
         story, events = part.story, list(part.story.events)
         while part.more:  # too long for one message: what follows is newer, and tells the versions of its instant
-            call = wire.StoryCall(*self._begin(), aggregate_id, boundary, None, cast(int, events[-1].version))
+            last = events[-1] if events else cast(Snapshot, story.snapshot)
+            call = wire.StoryCall(*self._begin(), aggregate_id, boundary, None, cast(int, last.version))
             part = await self._call("story", call)
             events += part.story.events
             story = replace(part.story, snapshot=story.snapshot)

@@ -7,6 +7,7 @@ Payloads are byte strings inside, never decoded on the way.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 from typing import TypeAlias
 
 import msgspec
@@ -71,6 +72,11 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
 
     format: int
     remaining: float
+
+    def __post_init__(self) -> None:
+        """Refuse a time that no timer can take."""
+        if isnan(self.remaining):
+            raise ValueError("the time that remains is no number")
 
 
 class AppendCall(Call, frozen=True, array_like=True):
@@ -184,7 +190,10 @@ class Stored(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
 
 
 class PartialStory(msgspec.Struct, frozen=True, array_like=True):
-    """A story, or as much of it as one message holds: with ``more``, ask again after its last event's version."""
+    """A story, or as much of it as one message holds.
+
+    With ``more``, ask again after the version of its last event, or of its snapshot where there are no events.
+    """
 
     story: Story
     more: bool = False

@@ -1,0 +1,182 @@
+"""What the store service does with calls that are wrong, late, or whose answers are too large."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from nats_server import nats_server
+
+from evento.errors import ErrorData, EventoError, PayloadError, StoreUnavailable, error_from_data
+from evento.gateway.nats import NatsConnection
+from evento.gateway.nats.calls import encode
+from evento.server.store import StoreService
+from evento.state_store import Append, AppendOutcome, EventFilter, Refused, Snapshot
+from evento.state_store.remote import RemoteStateStore, wire
+from evento.state_store.sqlite import SqliteStateStore
+from evento.testing.conformance.state_store.support import append, filled, new_event, stored
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path, store: SqliteStateStore, *, max_payload: int = 1_048_576
+) -> AsyncIterator[tuple[StoreService, NatsConnection]]:
+    """Serve a store; give the service and the connection of a bundle."""
+    async with AsyncExitStack() as stack:
+        nats = await stack.enter_async_context(nats_server(folder, config=f"max_payload: {max_payload}\n"))
+        await stack.enter_async_context(store)
+        server, bundle = [
+            await stack.enter_async_context(NatsConnection([nats.url], cluster="test", user=user, instance=f"{user}-1"))
+            for user in ("evento-server", "shop")
+        ]
+        service = await stack.enter_async_context(StoreService(server, store))
+        yield service, bundle
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SqliteStateStore:
+    return SqliteStateStore(tmp_path / "events.db", keep_leases=True)
+
+
+async def ask(connection: NatsConnection, name: str, data: bytes, *, seconds: float = 5.0) -> Any:
+    deadline = asyncio.get_running_loop().time() + seconds
+    answer = wire.OPERATIONS[name].decode_answer(
+        await connection.request(connection.subjects.store(name), data, deadline)
+    )
+    if answer.error is not None:
+        raise error_from_data(answer.error)
+    return answer.value
+
+
+async def test_a_call_without_a_deadline_that_makes_sense_is_refused(tmp_path: Path, store: SqliteStateStore) -> None:
+    """A timer at NaN would break the event loop of the server."""
+    async with serving(tmp_path, store) as (_, bundle):
+        for name in ("head", "append"):
+            arguments: list[Any] = [[]] if name == "append" else []
+            call = msgspec.msgpack.encode([wire.FORMAT, nan, *arguments])
+            with pytest.raises(PayloadError, match="cannot be read"):
+                await ask(bundle, name, call)
+        assert await ask(bundle, "head", encode(wire.Call(wire.FORMAT, 5.0))) == 0
+
+
+@pytest.mark.parametrize("limit", [-1, 2**62, 2**63])
+async def test_nobody_can_ask_for_the_whole_store_at_once(tmp_path: Path, store: SqliteStateStore, limit: int) -> None:
+    async with serving(tmp_path, store) as (_, bundle):
+        await filled(store, 1500)
+        call = wire.SearchCall(wire.FORMAT, 5.0, EventFilter(), 0, None, limit, False)
+        found = await ask(bundle, "search", encode(call))
+        assert len(found.events) <= 1000
+        page = await ask(bundle, "fetch", encode(wire.FetchCall(wire.FORMAT, 5.0, 0, ("*",), None, limit, 2**62)))
+        assert len(page.events) <= 1500
+
+
+async def test_a_find_of_more_than_one_answer_comes_in_parts(tmp_path: Path, store: SqliteStateStore) -> None:
+    async with serving(tmp_path, store) as (_, bundle), RemoteStateStore(bundle) as remote:
+        records = await filled(store, 2500)
+        assert list(await remote.search(EventFilter(), limit=2300)) == records[:2300]
+        assert list(await remote.search(EventFilter(), limit=10_000)) == records
+
+
+class Failing(SqliteStateStore):
+    """A store with a fault in what takes appends."""
+
+    def append(self, append: Append) -> asyncio.Future[AppendOutcome]:
+        if append.event.name == "Faulty":
+            raise ValueError("a fault")
+        return super().append(append)
+
+
+async def test_a_fault_fails_one_append_and_leaves_nothing_waiting(tmp_path: Path) -> None:
+    async with serving(tmp_path, Failing(tmp_path / "events.db")) as (_, bundle), RemoteStateStore(bundle) as remote:
+        good, bad = remote.append(append()), remote.append(Append(new_event(name="Faulty")))
+        await good
+        with pytest.raises(EventoError, match="a fault"):
+            await bad
+    # leaving waits for all that was under way: it would not end
+
+
+async def test_outcomes_that_are_too_large_together_arrive_all_the_same(
+    tmp_path: Path, store: SqliteStateStore
+) -> None:
+    async with serving(tmp_path, store, max_payload=65_536) as (_, bundle), RemoteStateStore(bundle) as remote:
+        error = ErrorData("CommandRejected", "ListIsFull", "no" * 5_000, {"why": "x" * 5_000})
+        ids = [f"c{number}" for number in range(20)]
+        for command_id in ids:
+            await remote.reject(command_id, error)
+        outcomes = await asyncio.wait_for(
+            asyncio.gather(*(remote.append(append(command_id=command_id)) for command_id in ids)), 10
+        )
+        for outcome in outcomes:
+            assert isinstance(outcome, Refused)
+            assert outcome.error.type == "ListIsFull"
+        assert (await remote.append(append(command_id="c0"))).error == error  # type: ignore[union-attr]
+
+
+async def test_a_stored_event_that_does_not_fit_into_the_answer_is_not_denied(
+    tmp_path: Path, store: SqliteStateStore
+) -> None:
+    async with serving(tmp_path, store, max_payload=65_536) as (_, bundle), RemoteStateStore(bundle) as remote:
+        large = b'{"text":"' + b"x" * 40_000 + b'"}'
+        for command_id in ("a", "b"):
+            await stored(remote, Append(new_event(command_id=command_id, payload=large)))
+        again = [remote.append(append(command_id=command_id)) for command_id in ("a", "b")]
+        for outcome in await asyncio.wait_for(asyncio.gather(*again, return_exceptions=True), 10):
+            assert not isinstance(outcome, StoreUnavailable) or not outcome.definite
+
+
+async def test_a_story_whose_snapshot_fills_a_message_comes_in_parts(tmp_path: Path, store: SqliteStateStore) -> None:
+    async with serving(tmp_path, store, max_payload=65_536) as (_, bundle), RemoteStateStore(bundle) as remote:
+        large = b'{"text":"' + b"x" * 40_000 + b'"}'
+        records = []
+        for number in range(5):
+            records += await stored(remote, Append(new_event(payload=large if number == 3 else None)))
+        state = b'{"text":"' + b"y" * 60_000 + b'"}'
+        assert await remote.snapshot(Snapshot("ORD_1", 3, "f", state))
+        story = await remote.story("ORD_1", fingerprint="f")
+        assert story.snapshot is not None
+        assert story.snapshot.state == state
+        assert list(story.events) == records[3:]
+        assert story.version == 5
+
+
+class Slow(SqliteStateStore):
+    """A store that keeps its readers waiting."""
+
+    asked: asyncio.Event
+
+    async def story(self, *arguments: Any, **options: Any) -> Any:
+        self.asked.set()
+        await asyncio.Event().wait()
+
+    async def event(self, position: int) -> Any:
+        raise TimeoutError("the disk sleeps")
+
+
+@pytest.mark.parametrize("turns", [1, 10, 1000])
+async def test_leaving_that_is_cancelled_leaves_nothing_behind(tmp_path: Path, turns: int) -> None:
+    store = Slow(tmp_path / "events.db")
+    store.asked = asyncio.Event()
+    async with serving(tmp_path, store) as (service, bundle):
+        call = encode(wire.StoryCall(wire.FORMAT, 60.0, "ORD_1"))
+        asking = asyncio.ensure_future(ask(bundle, "story", call))
+        await store.asked.wait()
+        leaving = asyncio.ensure_future(service.__aexit__())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert not service._tasks
+        asking.cancel()
+
+
+async def test_a_timeout_of_the_store_itself_is_answered(tmp_path: Path) -> None:
+    async with serving(tmp_path, Slow(tmp_path / "events.db")) as (_, bundle):
+        with pytest.raises(EventoError, match="the disk sleeps"):
+            await ask(bundle, "event", encode(wire.EventCall(wire.FORMAT, 5.0, 1)))
