@@ -6,19 +6,65 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from shop import OrderAggregate
 
 from evento.bundle import sampling
 from evento.bundle.sampling import HandlerCounts, Sampler
+from evento.components import Role, component_definition
+from evento.consumers import ConsumerId, ConsumerState, ConsumerStatus
+from evento.errors import EventoError, StoreUnavailable
 from evento.messages.registration import ConsumerSample, HandlerSample
+
+ORDERS = ConsumerId("shop", "OrderProjector", 1, "*")
+[PLACE] = [handler for handler in component_definition(OrderAggregate).handlers if handler.name == "place"]
+
+
+async def no_lags() -> dict[ConsumerId, float]:
+    return {}
+
+
+def standing(state: ConsumerState, *, lag: int) -> ConsumerStatus:
+    return ConsumerStatus(ORDERS, Role.PROJECTOR, state, 5, 5 + lag, lag, not lag, 0, None, None, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("lag", "asked", "told"),
+    [(4, {ORDERS: 1.5}, 1.5), (4, StoreUnavailable("it is gone"), None), (0, {}, 0.0)],
+    ids=["behind", "unknown", "at-the-head"],
+)
+async def test_consumers_tell_how_far_they_are_behind(
+    monkeypatch: pytest.MonkeyPatch, lag: int, asked: dict[ConsumerId, float] | EventoError, told: float | None
+) -> None:
+    monkeypatch.setattr(sampling, "PERIOD", 0.001)
+    samples: asyncio.Queue[ConsumerSample] = asyncio.Queue()
+
+    async def lags() -> dict[ConsumerId, float]:
+        if isinstance(asked, EventoError):
+            raise asked
+        return asked
+
+    def publish(seconds: float, handlers: object, consumers: Sequence[ConsumerSample]) -> None:
+        samples.put_nowait(consumers[0])
+
+    statuses = [standing(ConsumerState.RUNNING, lag=lag)]
+    async with Sampler(HandlerCounts(), statuses=lambda: statuses, lags=lags, publish=publish), asyncio.timeout(10):
+        sample = await samples.get()
+
+    assert (sample.position, sample.head, sample.lag_events, sample.lag_seconds) == (5, 5 + lag, lag, told)
+    assert sample.state == "running"
 
 
 def test_counts_are_taken_once() -> None:
     counts = HandlerCounts()
-    counts.add("Orders.place", "OrderPlaceCommand", 0.25, False)
-    counts.add("Orders.place", "OrderPlaceCommand", 0.5, True)
-
-    assert counts.take() == [HandlerSample("Orders.place", "OrderPlaceCommand", 2, 1, 0.75, 0.5)]
+    count = counts.of(PLACE)
     assert counts.take() == []
+    count(0.25, False)
+    counts.of(PLACE)(0.5, True)
+
+    assert counts.take() == [HandlerSample("OrderAggregate.place", "OrderPlaceCommand", 2, 1, 0.75, 0.5)]
+    assert counts.take() == []
+    count(0.25, False)
+    assert counts.take() == [HandlerSample("OrderAggregate.place", "OrderPlaceCommand", 1, 0, 0.25, 0.25)]
 
 
 async def test_the_last_counts_are_told_at_the_end() -> None:
@@ -28,8 +74,8 @@ async def test_the_last_counts_are_told_at_the_end() -> None:
     def publish(seconds: float, handlers: Sequence[HandlerSample], consumers: Sequence[ConsumerSample]) -> None:
         told.append(handlers)
 
-    async with Sampler(counts, statuses=list, publish=publish):
-        counts.add("Orders.place", "OrderPlaceCommand", 0.25, False)
+    async with Sampler(counts, statuses=list, lags=no_lags, publish=publish):
+        counts.of(PLACE)(0.25, False)
 
     assert [handlers[0].count for handlers in told] == [1]
 
@@ -47,7 +93,7 @@ async def test_a_sample_that_cannot_be_published_is_lost_and_the_next_is_told(
             raise RuntimeError("not now")
         again.set()
 
-    async with Sampler(HandlerCounts(), statuses=list, publish=publish), asyncio.timeout(10):
+    async with Sampler(HandlerCounts(), statuses=list, lags=no_lags, publish=publish), asyncio.timeout(10):
         await again.wait()
 
     assert "a sample could not be published" in caplog.text

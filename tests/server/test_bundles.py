@@ -110,13 +110,17 @@ async def test_bundles_with_tokens_do_all_that_bundles_do(shop: Site) -> None:
 
     async def told() -> str:
         text = (await fetch(shop.server, "/metrics")).text
-        return text if 'component="OrderProjector"' in text and handled(text) == 21 else ""
+        projected = sample(text, "evento_consumer_position", "OrderProjector")
+        return text if projected == handled(text) == 21 else ""
 
     text = await eventually(told)
     assert 'evento_instances{bundle="orders",state="enabled"} 1.0' in text
     assert "evento_store_appended_events_total 21.0" in text
     assert sample(text, "evento_handler_failures_total", "OrderPlaceCommand") == 1
     assert sample(text, "evento_consumer_lag_events", "OrderProjector") == 0
+    assert sample(text, "evento_consumer_lag_seconds", "OrderProjector") == 0
+    assert sample(text, "evento_consumer_position", "OrderProjector") == 21
+    assert sample(text, "evento_handler_seconds_count", "OrderPlacedEvent") == 20
 
 
 def handled(text: str) -> float:

@@ -123,9 +123,13 @@ async def test_metrics_show_what_bundles_tell(tmp_path: Path) -> None:
             f"evento_consumer_lag_seconds{{{whose}}} 1.5",
             f"evento_consumer_dead_events{{{whose}}} 2.0",
             f"evento_consumer_waiting_events{{{whose}}} 1.0",
+            f"evento_consumer_position{{{whose}}} 5.0",
+            f"evento_handler_slowest_seconds{{{labels}}} 0.25",
         ):
             assert "OtherProjector" not in text
             assert line in text.replace('version="1",context="*"', 'context="*",version="1"')
+        [state] = [line for line in text.splitlines() if line.startswith("evento_consumer_state{")]
+        assert 'state="running"' in state
 
 
 async def shown(server: EventoServer, name: str) -> str:

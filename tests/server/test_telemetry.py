@@ -57,3 +57,25 @@ def test_instances_are_those_that_were_told_last() -> None:
     telemetry.live((f"b{number}", Instances(1, 1)) for number in range(5))
 
     assert list(telemetry.instances) == ["b0", "b1"]
+
+
+def test_the_slowest_run_is_that_of_the_last_minute() -> None:
+    clock = Clock()
+    telemetry = Telemetry(clock=clock)
+    key = HandlerKey("shop", "Orders.place", "A")
+
+    def slowest() -> float:
+        [(_, handled)] = telemetry.handlers()
+        return handled.slowest(clock.now)
+
+    telemetry.handled(key, number=1, slowest=2.0)
+    clock.now += 25
+    telemetry.handled(key, number=1, slowest=1.0)
+    assert slowest() == 2.0
+    clock.now += 10
+    telemetry.handled(key, number=1, slowest=0.5)
+    assert slowest() == 2.0  # the half before counts
+    clock.now += 30
+    assert slowest() == 0.5
+    clock.now += 60
+    assert slowest() == 0.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import Any
 
 from evento.bundle.admission import Admission
@@ -127,6 +126,7 @@ class RunningBundle:
             interceptors=self._settings.interceptors,
             executors=pools,
             lanes=executors.lanes,
+            counts=self._counts.of if self._is_sampled else None,
             take_over=self._backend.sole_owner,
         )
         for component in components:
@@ -134,8 +134,15 @@ class RunningBundle:
         await self._stack.enter_async_context(self.consumers)
         await self._stack.enter_async_context(self._backend.operated(self.consumers))
         if (publish := self._backend.publish_sample) is not None:
-            statuses = self.consumers.statuses
-            await self._stack.enter_async_context(Sampler(self._counts, statuses=statuses, publish=publish))
+            group = self.consumers
+            await self._stack.enter_async_context(
+                Sampler(self._counts, statuses=group.statuses, lags=group.lags, publish=publish)
+            )
+
+    @property
+    def _is_sampled(self) -> bool:
+        """Whether anybody wants to know what handlers do; else nothing is counted."""
+        return self._backend.publish_sample is not None
 
     def _consumer_state_url(self) -> str:
         url = self._backend.consumer_state_url(self._settings.consumer_state_store)
@@ -243,9 +250,7 @@ class RunningBundle:
         self, component: ComponentDefinition, kind: HandlerKind, handle: Any, *, ready: Any = None
     ) -> None:
         for handler in component.handlers_of(kind):
-            count = None
-            if self._backend.publish_sample is not None:
-                count = partial(self._counts.add, handler.id, handler.payload_name)
+            count = self._counts.of(handler) if self._is_sampled else None
             serve = served(handle, self._admission, ready=ready, count=count)
             await self._backend.bus.serve(_HANDLED[kind], handler.payload_name, serve)
 

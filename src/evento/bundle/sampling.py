@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from evento.consumers import ConsumerStatus
+from evento.components import HandlerDefinition
+from evento.components.counting import Count
+from evento.consumers import ConsumerId, ConsumerStatus
+from evento.errors import EventoError
 from evento.messages.registration import ConsumerSample, HandlerSample
 
 __all__ = ["HandlerCounts", "Publish", "Sampler"]
@@ -15,6 +19,8 @@ __all__ = ["HandlerCounts", "Publish", "Sampler"]
 logger = logging.getLogger("evento.bundle")
 
 PERIOD = 1.0
+LAG_PERIODS = 5
+LAG_TIMEOUT = 2.0
 
 Publish = Callable[[float, Sequence[HandlerSample], Sequence[ConsumerSample]], None]
 
@@ -26,45 +32,65 @@ class _Count:
     seconds: float = 0.0
     slowest: float = 0.0
 
+    def add(self, seconds: float, failed: bool) -> None:
+        """Count a run that took so long."""
+        self.number += 1
+        self.seconds += seconds
+        if failed:
+            self.errors += 1
+        if seconds > self.slowest:
+            self.slowest = seconds
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.number = self.errors = 0
+        self.seconds = self.slowest = 0.0
+
 
 class HandlerCounts:
-    """Counts runs of command and query handlers; their number is that of the handlers."""
+    """Counts the runs of each handler."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], _Count] = {}
 
-    def add(self, handler: str, payload: str, seconds: float, failed: bool) -> None:
-        """Count a run of a handler that took so long."""
-        count = self._counts.get((handler, payload))
-        if count is None:
-            count = self._counts[handler, payload] = _Count()
-        count.number += 1
-        count.errors += failed
-        count.seconds += seconds
-        count.slowest = max(count.slowest, seconds)
+    def of(self, handler: HandlerDefinition) -> Count:
+        """Return what is told of each run of a handler; consumers of one component share it."""
+        return self._counts.setdefault((handler.id, handler.payload_name), _Count()).add
 
     def take(self) -> list[HandlerSample]:
         """Return what was counted since the last time."""
-        counts, self._counts = self._counts, {}
-        return [
-            HandlerSample(handler, payload, count.number, count.errors, count.seconds, count.slowest)
-            for (handler, payload), count in counts.items()
-        ]
+        samples = []
+        for (handler, payload), count in self._counts.items():
+            if count.number:
+                samples.append(
+                    HandlerSample(handler, payload, count.number, count.errors, count.seconds, count.slowest)
+                )
+                count.clear()
+        return samples
 
 
 class Sampler:
     """Publishes a sample a second from entering to leaving, and a last one then.
 
     :param statuses: returns where each consumer stands.
+    :param lags: returns how many seconds those are behind that have events before them; asked every few seconds, as it
+        asks the stores.
     :param publish: sends a sample's parts: the seconds that it spans, handlers, consumers; it does not wait.
     """
 
     def __init__(
-        self, counts: HandlerCounts, *, statuses: Callable[[], Sequence[ConsumerStatus]], publish: Publish
+        self,
+        counts: HandlerCounts,
+        *,
+        statuses: Callable[[], Sequence[ConsumerStatus]],
+        lags: Callable[[], Awaitable[Mapping[ConsumerId, float]]],
+        publish: Publish,
     ) -> None:
         self._counts = counts
         self._statuses = statuses
+        self._lags = lags
         self._publish = publish
+        self._behind: Mapping[ConsumerId, float] = {}
         self._since = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -81,30 +107,39 @@ class Sampler:
         self._tell()
 
     async def _run(self) -> None:
-        while True:
+        for turn in itertools.count():
             await asyncio.sleep(PERIOD)
+            if turn % LAG_PERIODS == 0:
+                await self._look_behind()
             self._tell()
+
+    async def _look_behind(self) -> None:
+        try:
+            async with asyncio.timeout(LAG_TIMEOUT):
+                self._behind = await self._lags()
+        except (EventoError, TimeoutError) as error:
+            self._behind = {}
+            logger.debug("the lag of consumers is not known: %s", error)
 
     def _tell(self) -> None:
         now = asyncio.get_running_loop().time()
         seconds, self._since = now - self._since, now
         try:
-            self._publish(seconds, self._counts.take(), [_sample(status) for status in self._statuses()])
+            self._publish(seconds, self._counts.take(), [self._sample(status) for status in self._statuses()])
         except Exception:  # samples are lost without harm; the bundle goes on
             logger.exception("a sample could not be published")
 
-
-def _sample(status: ConsumerStatus) -> ConsumerSample:
-    return ConsumerSample(
-        status.id.component,
-        status.id.version,
-        status.id.context,
-        status.state.value,
-        status.position,
-        status.head,
-        status.lag_events,
-        errors=status.errors,
-        dead=status.dead,
-        waiting=status.waiting,
-        lag_seconds=status.lag_seconds,
-    )
+    def _sample(self, status: ConsumerStatus) -> ConsumerSample:
+        return ConsumerSample(
+            status.id.component,
+            status.id.version,
+            status.id.context,
+            status.state.value,
+            status.position,
+            status.head,
+            status.lag_events,
+            errors=status.errors,
+            dead=status.dead,
+            waiting=status.waiting,
+            lag_seconds=self._behind.get(status.id) if status.lag_events else 0.0,
+        )

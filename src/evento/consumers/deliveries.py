@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 from evento.components import ComponentDefinition, Interceptor, Role, TracingAgent
+from evento.components.counting import CountOf
 from evento.consumers.delivery import Delivery, ProjectorDelivery
 from evento.consumers.lanes import lanes_of
 from evento.consumers.observers import ObserverDelivery
@@ -31,12 +32,14 @@ def delivery_of(
     interceptors: Sequence[Interceptor] = (),
     executors: Mapping[str, Executor] | None = None,
     lanes: Mapping[str, int] | None = None,
+    counts: CountOf | None = None,
 ) -> Delivery | ObserverDelivery:
     """Return how events reach the handlers of a projector, saga or observer.
 
     :param head: the head of the event store, for handlers that ask for the status of their projector.
     :param executors: pools of threads by name, for handlers with ``executor=``.
     :param lanes: how many lanes an executor has, by its name: for those that keep events of an aggregate in order.
+    :param counts: where the runs of each handler are counted.
     :raises DefinitionError: an executor is not there, or one with lanes is where these cannot be.
     """
     common: dict[str, Any] = {
@@ -45,6 +48,7 @@ def delivery_of(
         "queries": queries,
         "tracing": tracing,
         "interceptors": interceptors,
+        "counts": counts,
     }
     in_lanes = lanes_of(component, lanes or {})
     if component.role is Role.SAGA:

@@ -21,6 +21,7 @@ from evento.components import (
     Role,
     TracingAgent,
 )
+from evento.components.counting import CountOf, counted
 from evento.consumers.failures import UndecodableEvent
 from evento.consumers.port import CheckpointTransaction, ConsumerId
 from evento.consumers.saga_changes import SagaChanges
@@ -153,7 +154,7 @@ class EventHandler:
         "payload",
     )
 
-    def __init__(self, consumer: ConsumerId, role: Role, runner: HandlerRunner) -> None:
+    def __init__(self, consumer: ConsumerId, role: Role, runner: HandlerRunner, counts: CountOf | None = None) -> None:
         definition = runner.handler
         if definition.payload is None:
             raise DefinitionError(f"{definition.id} handles no event")
@@ -162,6 +163,8 @@ class EventHandler:
         # What evento.messages.decode() does, without looking the decoder up for every event of a replay.
         self._decode: Callable[[bytes], Any] = definition_of(definition.payload).decoder.decode
         self._run: Callable[[Any, Any, Handling], Awaitable[Any]] = runner.run
+        if counts is not None:
+            self._run = counted(runner.run, counts(definition))
         self._may_send = role.may_send_commands
         self._may_query = role.may_query
         self.id = f"{consumer}.{definition.name}"  # part of the ids of what it sends: the same in every run
@@ -205,12 +208,19 @@ class ProjectorDelivery:
         tracing: TracingAgent | None = None,
         interceptors: Sequence[Interceptor] = (),
         executors: Mapping[str, Executor] | None = None,
+        counts: CountOf | None = None,
     ) -> None:
         self.role = component.role
         # Events come one at a time, so one injection serves them all.
         self._injection = EventInjection(commands=commands, queries=queries, standing=standing, head=head)
         self._handlers = event_handlers(
-            consumer, component, instance, tracing=tracing, interceptors=interceptors, executors=executors
+            consumer,
+            component,
+            instance,
+            tracing=tracing,
+            interceptors=interceptors,
+            executors=executors,
+            counts=counts,
         )
         self.names: tuple[str, ...] = tuple(self._handlers)
 
@@ -266,8 +276,11 @@ def event_handlers(
     tracing: TracingAgent | None,
     interceptors: Sequence[Interceptor],
     executors: Mapping[str, Executor] | None = None,
+    counts: CountOf | None = None,
 ) -> dict[str, EventHandler]:
     """Return the handlers of a component by the wire names of their events.
+
+    :param counts: where the runs of each are counted.
 
     :raises DefinitionError: one names an executor that the bundle does not have.
     """
@@ -281,7 +294,7 @@ def event_handlers(
                 interceptors=interceptors,
                 executor=_executor_of(component, handler, executors or {}),
             )
-            handlers[handler.payload_name] = EventHandler(consumer, component.role, runner)
+            handlers[handler.payload_name] = EventHandler(consumer, component.role, runner, counts)
     return handlers
 
 

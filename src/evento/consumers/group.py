@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 
 from evento.components import ComponentDefinition, Interceptor, Role, TracingAgent
+from evento.components.counting import CountOf
 from evento.consumers.administration import ConsumerAdministration
 from evento.consumers.consumer import Consumer
 from evento.consumers.deliveries import delivery_of
@@ -39,6 +40,7 @@ class ConsumerGroup:
     :param executors: pools of threads by name, for handlers with ``executor=``.
     :param lanes: how many lanes an executor has, by its name: for the executors that keep events of an aggregate in
         order. A consumer with a handler of such an executor handles all its events in lanes of its own.
+    :param counts: where the runs of each handler are counted; default: nowhere.
     :param take_over: take leases whoever holds them: for a bundle that holds the file lock of an embedded store.
     :param lease_ttl: how long a replica that died keeps its consumers from the others.
     :param stop_timeout: how long a stop waits for running handlers.
@@ -57,6 +59,7 @@ class ConsumerGroup:
         interceptors: Sequence[Interceptor] = (),
         executors: Mapping[str, Executor] | None = None,
         lanes: Mapping[str, int] | None = None,
+        counts: CountOf | None = None,
         fetch_size: int = 1000,
         fetch_delay: timedelta = timedelta(seconds=1),
         checkpoint_interval: timedelta = timedelta(milliseconds=100),
@@ -74,6 +77,7 @@ class ConsumerGroup:
         self._interceptors = tuple(interceptors)
         self._executors = executors or {}
         self._lanes = lanes or {}
+        self._counts = counts
         self._watch = HeadWatch(state_store, poll=fetch_delay.total_seconds())
         self._directions = DirectionsWatch(consumer_store, bundle_id, poll=fetch_delay.total_seconds())
         self._settings = ConsumerSettings(
@@ -120,6 +124,7 @@ class ConsumerGroup:
             interceptors=self._interceptors,
             executors=self._executors,
             lanes=self._lanes,
+            counts=self._counts,
         )
         return Consumer(
             consumer,
@@ -188,6 +193,14 @@ class ConsumerGroup:
     def statuses(self) -> list[ConsumerStatus]:
         """Return where each consumer stands."""
         return [consumer.status for consumer in self._consumers.values()]
+
+    async def lags(self) -> dict[ConsumerId, float]:
+        """Return how many seconds the consumers that work here and have events before them are behind.
+
+        :raises StoreUnavailable: a store cannot answer.
+        """
+        behind = [each for each in self._consumers.values() if each.status.lag_events and each.status.is_at_work]
+        return {each.id: (await each.status_now()).lag_seconds or 0.0 for each in behind}
 
     @property
     def administration(self) -> ConsumerAdministration:

@@ -11,6 +11,7 @@ from evento.components import (
     Interceptor,
     TracingAgent,
 )
+from evento.components.counting import CountOf
 from evento.consumers.delivery import EventInjection, event_handlers
 from evento.consumers.port import ConsumerId
 from evento.consumers.status import Standing
@@ -42,6 +43,7 @@ class ObserverDelivery:
         tracing: TracingAgent | None = None,
         interceptors: Sequence[Interceptor] = (),
         executors: Mapping[str, Executor] | None = None,
+        counts: CountOf | None = None,
     ) -> None:
         self.role = component.role
         self.lanes = lanes
@@ -50,7 +52,13 @@ class ObserverDelivery:
         self._queries = queries
         self._standing = standing
         self._handlers = event_handlers(
-            consumer, component, instance, tracing=tracing, interceptors=interceptors, executors=executors
+            consumer,
+            component,
+            instance,
+            tracing=tracing,
+            interceptors=interceptors,
+            executors=executors,
+            counts=counts,
         )
         self.names: tuple[str, ...] = tuple(self._handlers)
 

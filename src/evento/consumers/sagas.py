@@ -14,6 +14,7 @@ from evento.components import (
     SagaState,
     TracingAgent,
 )
+from evento.components.counting import CountOf
 from evento.consumers.delivery import CheckpointScope, EventHandler, EventInjection, event_handlers
 from evento.consumers.failures import SagaError, UndecodableEvent
 from evento.consumers.port import ConsumerId, StoredSaga
@@ -63,12 +64,15 @@ class SagaDelivery:
         queries: QueryGateway | None = None,
         tracing: TracingAgent | None = None,
         interceptors: Sequence[Interceptor] = (),
+        counts: CountOf | None = None,
     ) -> None:
         self.role = component.role
         self._injection = EventInjection(commands=commands, queries=queries, standing=standing, head=int)
         self._state = cast(type[SagaState], component.state)
         self._decoder = decoder_for(self._state)
-        self._handlers = event_handlers(consumer, component, instance, tracing=tracing, interceptors=interceptors)
+        self._handlers = event_handlers(
+            consumer, component, instance, tracing=tracing, interceptors=interceptors, counts=counts
+        )
         self.names: tuple[str, ...] = tuple(self._handlers)
         self._groups: dict[str, str] = {}
         """The associations of sagas with dead events, and under which one their events wait."""

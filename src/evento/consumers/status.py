@@ -58,6 +58,11 @@ class ConsumerStatus:
     lag_seconds: float | None = None
 
     @property
+    def is_at_work(self) -> bool:
+        """Whether this replica is the one that works for the consumer, be it paused."""
+        return self.state not in {ConsumerState.STANDBY, ConsumerState.STOPPED}
+
+    @property
     def healthy(self) -> bool:
         """Whether the consumer works, or another replica does."""
         return self.state in {ConsumerState.RUNNING, ConsumerState.STANDBY}

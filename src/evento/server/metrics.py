@@ -107,11 +107,14 @@ class Metrics:
         labels = ["bundle", "handler", "payload"]
         seconds = SummaryMetricFamily("evento_handler_seconds", "Runs of handlers and their time.", labels=labels)
         failures = CounterMetricFamily("evento_handler_failures", "Runs of handlers that failed.", labels=labels)
+        slowest = GaugeMetricFamily(
+            "evento_handler_slowest_seconds", "Time of the slowest run of the last minute.", labels=labels
+        )
         for key, handled in self._telemetry.handlers():
             seconds.add_metric(list(key), count_value=handled.number, sum_value=handled.seconds)
             failures.add_metric(list(key), handled.failed)
-        yield seconds
-        yield failures
+            slowest.add_metric(list(key), handled.slowest(self._telemetry.clock()))
+        yield from (seconds, failures, slowest)
 
     def _of_consumers(self) -> Iterator[Metric]:
         labels = ["bundle", "component", "version", "context"]
@@ -121,14 +124,22 @@ class Metrics:
         waiting = GaugeMetricFamily(
             "evento_consumer_waiting_events", "Events that wait behind dead ones.", labels=labels
         )
+        position = GaugeMetricFamily("evento_consumer_position", "The committed checkpoint.", labels=labels)
+        doing = GaugeMetricFamily(
+            "evento_consumer_state",
+            "1 for what the consumer is doing: running, retrying or paused.",
+            labels=[*labels, "state"],
+        )
         for key, state in self._telemetry.consumers():
             values = [str(part) for part in key]
+            position.add_metric(values, state.position)
+            doing.add_metric([*values, state.state], 1)
             lag.add_metric(values, state.lag_events)
             dead.add_metric(values, state.dead)
             waiting.add_metric(values, state.waiting)
             if state.lag_seconds is not None:
                 age.add_metric(values, state.lag_seconds)
-        yield from (lag, age, dead, waiting)
+        yield from (lag, age, dead, waiting, position, doing)
 
 
 class _Parts(Collector):

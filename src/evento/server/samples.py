@@ -10,13 +10,14 @@ import msgspec
 
 from evento.gateway.nats import Delivery, NatsConnection, Subscription, untoken
 from evento.messages.registration import Sample
-from evento.server.telemetry import ConsumerKey, ConsumerState, HandlerKey, Telemetry
+from evento.server.telemetry import OTHER, ConsumerKey, ConsumerState, HandlerKey, Telemetry
 
 __all__ = ["Samples"]
 
 logger = logging.getLogger("evento.server.telemetry")
 
 _NOT_AT_WORK = {"standby", "stopped"}
+_STATES = {"running", "retrying", "paused"}
 _decoder = msgspec.msgpack.Decoder(Sample)
 
 
@@ -54,11 +55,24 @@ class Samples:
             return
         for handler in sample.handlers:
             key = HandlerKey(bundle, handler.handler, handler.payload)
-            self._telemetry.handled(key, number=handler.count, failed=handler.errors, seconds=handler.seconds)
+            self._telemetry.handled(
+                key,
+                number=handler.count,
+                failed=handler.errors,
+                seconds=handler.seconds,
+                slowest=handler.slowest,
+            )
         for consumer in sample.consumers:
             if consumer.state in _NOT_AT_WORK:
                 continue  # another replica tells of it
             self._telemetry.consumer(
                 ConsumerKey(bundle, consumer.component, consumer.version, consumer.context),
-                ConsumerState(consumer.lag_events, consumer.lag_seconds, consumer.dead, consumer.waiting),
+                ConsumerState(
+                    consumer.lag_events,
+                    consumer.lag_seconds,
+                    consumer.dead,
+                    consumer.waiting,
+                    position=consumer.position,
+                    state=consumer.state if consumer.state in _STATES else OTHER,
+                ),
             )

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 __all__ = ["OTHER", "ConsumerKey", "ConsumerState", "Handled", "HandlerKey", "Instances", "Telemetry"]
 
 OTHER: Final = "other"
+_HALF: Final = 30.0
 
 
 class HandlerKey(NamedTuple):
@@ -25,11 +26,33 @@ class HandlerKey(NamedTuple):
 
 @dataclass(slots=True)
 class Handled:
-    """How often a handler ran, since the server has started: ``failed`` of ``number``, and for how long in all."""
+    """How often a handler ran, since the server has started: ``failed`` of ``number``, and for how long in all.
+
+    :meth:`slowest` is of the last half to whole minute.
+    """
 
     number: int = 0
     failed: int = 0
     seconds: float = 0.0
+    _slowest: float = 0.0
+    _slowest_before: float = 0.0
+    _since: float = 0.0
+
+    def saw(self, slowest: float, now: float) -> None:
+        """Take note of the slowest of some runs."""
+        self._turn(now)
+        self._slowest = max(self._slowest, slowest)
+
+    def slowest(self, now: float) -> float:
+        """Return how many seconds the slowest run took lately; 0 when there was none."""
+        self._turn(now)
+        return max(self._slowest, self._slowest_before)
+
+    def _turn(self, now: float) -> None:
+        passed = now - self._since
+        if passed >= _HALF:
+            self._slowest_before = self._slowest if passed < 2 * _HALF else 0.0
+            self._slowest, self._since = 0.0, now
 
 
 class ConsumerKey(NamedTuple):
@@ -43,12 +66,17 @@ class ConsumerKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ConsumerState:
-    """Where a consumer stands: events and seconds behind the head (None: not known), dead events, waiting ones."""
+    """Where a consumer stands: events and seconds behind the head (None: not known), dead events, waiting ones.
+
+    ``state`` is such as "running", ``position`` its checkpoint.
+    """
 
     lag_events: int
     lag_seconds: float | None = None
     dead: int = 0
     waiting: int = 0
+    position: int = 0
+    state: str = "running"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +102,9 @@ class Telemetry:
     _handlers: dict[HandlerKey, Handled] = field(default_factory=dict)
     _consumers: dict[ConsumerKey, tuple[float, ConsumerState]] = field(default_factory=dict)
 
-    def handled(self, key: HandlerKey, *, number: int, failed: int = 0, seconds: float = 0.0) -> None:
+    def handled(
+        self, key: HandlerKey, *, number: int, failed: int = 0, seconds: float = 0.0, slowest: float = 0.0
+    ) -> None:
         """Add what a handler did since its bundle told last."""
         found = self._handlers.get(key)
         if found is None:
@@ -84,6 +114,7 @@ class Telemetry:
         found.number += max(0, number)
         found.failed += max(0, failed)
         found.seconds += max(0.0, seconds)
+        found.saw(slowest, self.clock())
 
     def consumer(self, key: ConsumerKey, state: ConsumerState) -> None:
         """Replace the state of a consumer; beyond the bound it is dropped, as states cannot be added up."""
