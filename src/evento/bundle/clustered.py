@@ -61,7 +61,7 @@ class ClusterBackend:
             token=token,
             tls=_context(tls),
             start_timeout=start_timeout,
-            progress=lambda text: logger.info("%s", text),
+            progress=lambda text: logger.warning("%s", text),
         )
         self._remote = NatsBus(self._connection, clock=self._clock, handler_grace=handler_grace)
         self.bus = LocalFirstBus(self._remote)

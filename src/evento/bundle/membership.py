@@ -157,7 +157,7 @@ class Membership:
             except (NoResponders, TimeoutError, RequestTimeout, StoreUnavailable) as error:
                 if now() - told >= _REMIND_SECONDS:
                     told = now()
-                    logger.info("waiting for an Evento Server that registers this bundle: %s", _reason(error))
+                    logger.warning("waiting for an Evento Server that registers this bundle: %s", _reason(error))
                 await asyncio.sleep(_PAUSE)
 
     async def _call(self, operation: str, call: msgspec.Struct, *, seconds: float = _REQUEST_SECONDS) -> Any:

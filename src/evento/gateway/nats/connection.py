@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from evento.errors import AuthenticationError, PayloadError, Stopped, StoreUnavailable, TooManyPendingRequests
+from evento.gateway.nats.complaints import Complaints
 from evento.gateway.nats.link import Address, Link, LinkSettings
 from evento.gateway.nats.protocol import publish_frame, sub_line, unsub_line
 from evento.gateway.nats.subjects import Subjects
@@ -52,7 +53,7 @@ class NatsConnection:
     :param token: proves the user; None: none is asked for.
     :param tls: demands encryption and says what to trust.
     :param start_timeout: seconds to wait for the first connection; None: for ever.
-    :param progress: is told in words what is waited for.
+    :param progress: is told in words what is waited for; default: the log.
     :param max_in_flight: bound on requests without an answer.
     :param connect_timeout: seconds for one attempt at one server.
     :param ping_interval: seconds between questions whether the server is alive; two without an answer: it is not.
@@ -83,7 +84,6 @@ class NatsConnection:
         self._inbox = self.subjects.inbox(user, instance).encode() + b"."
         self._inboxes = f"{self.subjects.prefix}.inbox.".encode()
         self._start_timeout = start_timeout
-        self._progress = progress
         self._max_in_flight = max_in_flight
         self._link: Link | None = None
         self._linked = asyncio.Event()
@@ -101,7 +101,7 @@ class NatsConnection:
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._closed = False
-        self._complaint = ""
+        self._complaints = Complaints(progress)
         self._inbox_denied: str | None = None
         self._asking_again: asyncio.TimerHandle | None = None
         self._told_denied: set[str] = set()
@@ -127,7 +127,7 @@ class NatsConnection:
         except TimeoutError:
             await self.close()
             raise StoreUnavailable(
-                f"no Evento Server answers within {self._start_timeout:g} s: {self._complaint}; "
+                f"no Evento Server answers within {self._start_timeout:g} s: {self._complaints}; "
                 "start one with: evento server",
                 servers=[str(address) for address in self._addresses],
             ) from None
@@ -172,12 +172,12 @@ class NatsConnection:
                 except AuthenticationError as error:
                     if self._keeper is None:
                         raise
-                    self._complain(address, error)
+                    self._complaints.add(address, error)
                 except Exception as error:  # whatever a server, a name or a certificate can be wrong with
-                    self._complain(address, error)
+                    self._complaints.add(address, error)
                 else:
                     logger.info("connected to %s", address)
-                    self._complaint = ""
+                    self._complaints.clear()
                     self._prefer(address)
                     return link
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
@@ -192,16 +192,6 @@ class NatsConnection:
         if address in self._addresses:
             at = self._addresses.index(address) + 1
             self._addresses = self._addresses[at:] + self._addresses[:at]
-
-    def _complain(self, address: Address, error: Exception) -> None:
-        reason = "no answer" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-        text = f"{address}: {reason}"
-        if text == self._complaint:
-            return
-        self._complaint = text
-        logger.warning("cannot connect to %s", text)
-        if self._progress is not None:
-            self._progress(f"waiting for an Evento Server at {text}")
 
     async def _adopt(self, link: Link) -> None:
         """Subscribe everything on a new connection, and let requests go; replies that were held back go first."""
