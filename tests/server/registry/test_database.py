@@ -6,9 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from evento.errors import AuthenticationError, DefinitionError, NotFound, SchemaTooNew, StoreUnavailable
+from evento.errors import (
+    AuthenticationError,
+    DefinitionError,
+    NotFound,
+    PayloadError,
+    SchemaTooNew,
+    StoreUnavailable,
+)
 from evento.messages.registration import BundleDescription, Register, Session
 from evento.server.registry import RegistryDatabase
 from evento.server.registry.schema import schema_version
@@ -112,9 +120,44 @@ async def test_who_does_not_beat_is_gone(url: str) -> None:
         async with asyncio.timeout(10):
             while await registry.view():
                 await asyncio.sleep(0.01)
-        await registry.register(register("shop", "i2"))
-        await registry.beat(registered.session)  # it was only slow: it lives again
-        assert "orders" in {seen.bundle_id for seen in await registry.view()}
+        with pytest.raises(NotFound, match="register it again"):  # who was only slow registers again
+            await registry.beat(registered.session, enabled=True)
+        again = await registry.register(register())
+        await registry.beat(again.session)
+
+
+async def test_who_comes_back_late_does_not_share_a_name_with_its_new_owner(url: str) -> None:
+    async with RegistryDatabase(url, cluster="test", lease=0.05) as registry:
+        paused = await registry.register(register())
+        async with asyncio.timeout(10):
+            while await registry.view():
+                await asyncio.sleep(0.01)
+        async with RegistryDatabase(url, cluster="test", lease=60) as patient:
+            await patient.register(register("shop", "i2"))
+            with pytest.raises(NotFound):
+                await patient.beat(paused.session)
+            with pytest.raises(DefinitionError, match="'shop', which runs"):
+                await patient.register(register())
+            assert [seen.bundle_id for seen in await patient.view()] == ["shop"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        register("b" * 241),
+        register(""),
+        register(instance="i" * 241),
+        register(commands=("Order\0",)),
+        register(commands=("O" * 241,)),
+        register(version=2**40),
+        msgspec.structs.replace(register(), pid=2**64 - 1),
+        msgspec.structs.replace(register(), host="a\0b"),
+    ],
+)
+async def test_what_tables_cannot_hold_is_refused(registry: RegistryDatabase, wrong: Register) -> None:
+    with pytest.raises(PayloadError):
+        await registry.register(wrong)
+    assert await registry.view() == []
 
 
 async def test_the_catalogue_keeps_what_bundles_told_and_the_newest_version_counts(registry: RegistryDatabase) -> None:

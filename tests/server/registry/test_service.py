@@ -126,3 +126,43 @@ async def test_a_subject_of_ones_own_and_the_inbox_of_another_change_nothing(
                 await asyncio.sleep(0.01)
 
         assert await ask(orders, "view", ViewCall()) == []
+
+
+async def test_a_catalogue_of_many_bundles_comes_in_parts(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'registry.db'}"
+    async with (
+        nats_server(tmp_path, config="max_payload: 65536\n") as nats,
+        connecting(nats, "evento-server", "s1") as connection,
+        RegistryDatabase(url, cluster="test") as database,
+        RegistryService(connection, database),
+        connecting(nats, "admin", "a1") as admin,
+    ):
+        for number in range(10):
+            about = BundleDescription(f"bundle-{number}", detail="x" * 20_000)
+            await database.register(Register(about, f"i{number}"))
+        found: list[str] = []
+        while part := await ask(admin, "catalogue", CatalogueCall(found[-1] if found else "")):
+            found += [about.bundle_id for about in part]
+        assert found == [f"bundle-{number}" for number in range(10)]
+
+
+async def test_leaving_that_is_cancelled_leaves_nothing_behind(nats: NatsServer, tmp_path: Path) -> None:
+    async with (
+        connecting(nats, "evento-server", "s1") as connection,
+        RegistryDatabase(f"sqlite+aiosqlite:///{tmp_path / 'registry.db'}", cluster="test") as database,
+        connecting(nats, "admin", "a1") as admin,
+    ):
+        service = await RegistryService(connection, database).__aenter__()
+        async with database._gate:  # nothing gets on
+            asking = asyncio.ensure_future(ask(admin, "view", ViewCall()))
+            async with asyncio.timeout(10):
+                while not service._tasks:
+                    await asyncio.sleep(0.01)
+            leaving = asyncio.ensure_future(service.__aexit__())
+            for _ in range(100):
+                await asyncio.sleep(0)
+            leaving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaving
+            assert not service._tasks
+            asking.cancel()

@@ -20,7 +20,12 @@ class ViewCall(msgspec.Struct, frozen=True):
 
 
 class CatalogueCall(msgspec.Struct, frozen=True):
-    """Ask for all that the bundles told of themselves."""
+    """Ask for what the bundles told of themselves, in the order of their ids.
+
+    An answer holds as many as fit into one message: ask again with the last id as ``after``, until none come.
+    """
+
+    after: str = ""
 
 
 REGISTRY = {

@@ -15,9 +15,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from evento.databases import database_now, make_engine, probe
-from evento.errors import AuthenticationError, DefinitionError, EventoError, NotFound, StoreUnavailable
+from evento.errors import AuthenticationError, DefinitionError, EventoError, NotFound, PayloadError, StoreUnavailable
 from evento.messages.registration import BundleDescription, InstanceView, Register, Registered, Session
-from evento.server.registry.schema import bundles, instances, migrate, names
+from evento.server.registry.schema import MAX_NAME, bundles, instances, migrate, names, schema_version
 
 __all__ = ["RegistryDatabase"]
 
@@ -36,7 +36,7 @@ class RegistryDatabase:
     :param server: the name of this server, noted with what registers through it.
     :param timeout: seconds that one operation may take.
 
-    Every operation is one transaction; those of one server run one after another.
+    Every operation is one transaction; those of one server run one after another, and so do the registrations of all.
     """
 
     def __init__(
@@ -73,6 +73,8 @@ class RegistryDatabase:
             stack.push_async_callback(engine.dispose)
             if self._schema is not None:
                 engine = engine.execution_options(schema_translate_map={None: self._schema})
+            if engine.dialect.name != "sqlite":  # whatever the user's default is: what others committed must be seen
+                engine = engine.execution_options(isolation_level="READ COMMITTED")
             try:
                 if engine.dialect.name == "sqlite":
                     await probe(engine.url)
@@ -110,7 +112,9 @@ class RegistryDatabase:
 
         :raises DefinitionError: another bundle with a living instance handles one of its commands or queries.
         :raises AuthenticationError: the instance id is that of another bundle's instance.
+        :raises PayloadError: a name or number is none that the tables can hold.
         """
+        _check(call)
         for attempt in range(1, 4):
             try:
                 async with self._transaction() as connection:
@@ -121,11 +125,15 @@ class RegistryDatabase:
         raise AssertionError
 
     async def _register(self, connection: AsyncConnection, call: Register) -> Registered:
+        # This row lets registrations in one after another, at whichever server: no two of them wait for each other.
+        await connection.execute(select(schema_version.c.version).with_for_update())
         now = await self._now(connection)
         about = call.description
-        claimed = [("command", name) for name in about.commands] + [("query", name) for name in about.queries]
+        claimed = sorted(
+            {*(("command", name) for name in about.commands), *(("query", name) for name in about.queries)}
+        )
         known = await connection.execute(
-            select(instances.c.bundle, instances.c.session).where(self._is(call.instance_id)).with_for_update()
+            select(instances.c.bundle, instances.c.session).where(self._is(call.instance_id))
         )
         row = known.first()
         if row is not None and row.bundle != about.bundle_id:
@@ -165,9 +173,7 @@ class RegistryDatabase:
         owners = {
             (row.kind, row.name): row.bundle
             for row in await connection.execute(
-                select(names.c.kind, names.c.name, names.c.bundle)
-                .where(names.c.cluster == self._cluster)
-                .with_for_update()
+                select(names.c.kind, names.c.name, names.c.bundle).where(names.c.cluster == self._cluster)
             )
         }
         for kind, name in claimed:
@@ -215,14 +221,16 @@ class RegistryDatabase:
     async def beat(self, session: Session, *, enabled: bool | None = None) -> Registered:
         """Renew a session's lease, and set whether it is enabled where that is given.
 
-        :raises NotFound: the session is void: the instance must register again.
+        :raises NotFound: the session is void, or its lease is over, so that another bundle may have its names by now:
+            the instance must register again.
         """
         async with self._transaction() as connection:
             now = await self._now(connection)
             values: dict[str, Any] = {"beat_at": now, "lease_until": now + self._micros()}
             if enabled is not None:
                 values["enabled"] = enabled
-            changed = await connection.execute(update(instances).where(self._of(session)).values(**values))
+            held = and_(self._of(session), instances.c.lease_until > now)
+            changed = await connection.execute(update(instances).where(held).values(**values))
         if not changed.rowcount:
             raise NotFound(f"the session of the instance {session.instance_id} is over: register it again")
         return Registered(session, self._lease, now)
@@ -256,15 +264,25 @@ class RegistryDatabase:
             for row in rows
         ]
 
-    async def catalogue(self) -> list[BundleDescription]:
-        """Return what every bundle told of itself, also of those that do not run now."""
-        async with self._transaction() as connection:
-            rows = list(
-                await connection.execute(
-                    select(bundles.c.description).where(bundles.c.cluster == self._cluster).order_by(bundles.c.bundle)
-                )
-            )
-        return [msgspec.json.decode(row.description, type=BundleDescription) for row in rows]
+    async def catalogue(self, *, after: str = "", max_bytes: int = 4 * 1024 * 1024) -> list[BundleDescription]:
+        """Return what bundles told of themselves, also those that do not run now, in the order of their ids.
+
+        :param after: begin after this bundle id.
+        :param max_bytes: return no more than these bytes of descriptions, but at least one: ask again for the rest.
+        """
+        found: list[BundleDescription] = []
+        wanted = (
+            select(bundles.c.description)
+            .where(bundles.c.cluster == self._cluster, bundles.c.bundle > after)
+            .order_by(bundles.c.bundle)
+        )
+        async with self._transaction() as connection, connection.stream(wanted) as rows:
+            async for row in rows:
+                max_bytes -= len(row.description.encode())
+                if found and max_bytes < 0:
+                    break
+                found.append(msgspec.json.decode(row.description, type=BundleDescription))
+        return found
 
     # Inside ------------------------------------------------------------------------------------------------------
 
@@ -290,6 +308,11 @@ class RegistryDatabase:
                 yield connection
         except IntegrityError:
             raise
+        except TimeoutError as error:
+            raise StoreUnavailable(
+                f"the registry in {self._where} did not answer within {self._timeout:g} s: look whether its database "
+                "is overloaded or locked"
+            ) from error
         except _FAILURES as error:
             raise StoreUnavailable(f"the registry in {self._where} cannot be reached: {error}") from error
 
@@ -297,3 +320,27 @@ class RegistryDatabase:
         now = await connection.scalar(select(database_now()))
         assert now is not None  # noqa: S101 - a constant expression
         return int(now)
+
+
+def _check(call: Register) -> None:
+    """Refuse what one database would cut, or not take."""
+    about = call.description
+    for what, name in (
+        ("bundle id", about.bundle_id),
+        ("instance id", call.instance_id),
+        *(("command", name) for name in about.commands),
+        *(("query", name) for name in about.queries),
+    ):
+        if not 0 < len(name) <= MAX_NAME or "\0" in name:
+            raise PayloadError(
+                f"the {what} {name[:40]!r}... is no name: use 1 to {MAX_NAME} characters, none of them NUL"
+            )
+    if "\0" in call.host:
+        raise PayloadError("the host holds a NUL character: leave it out")
+    for what, number, most in (
+        ("version", about.version, 2**31 - 1),
+        ("pid", call.pid, 2**63 - 1),
+        ("start", call.started_at, 2**63 - 1),
+    ):
+        if not -most <= number <= most:
+            raise PayloadError(f"the {what} {number} cannot be kept: it must be within {most}")

@@ -6,9 +6,11 @@ from sqlalchemy import BigInteger, Boolean, Column, Connection, Integer, MetaDat
 
 from evento.errors import SchemaTooNew
 
-__all__ = ["SCHEMA_VERSION", "bundles", "instances", "migrate", "names"]
+__all__ = ["MAX_NAME", "SCHEMA_VERSION", "bundles", "instances", "migrate", "names"]
 
 SCHEMA_VERSION = 1
+MAX_NAME = 240
+"""Characters of a bundle id, an instance id, the name of a command or query."""
 
 _metadata = MetaData()
 
@@ -19,8 +21,8 @@ schema_version = Table(
 bundles = Table(
     "evento_registry_bundle",
     _metadata,
-    Column("cluster", String(240), primary_key=True),
-    Column("bundle", String(240), primary_key=True),
+    Column("cluster", String(MAX_NAME), primary_key=True),
+    Column("bundle", String(MAX_NAME), primary_key=True),
     Column("version", Integer, nullable=False),
     Column("description", Text, nullable=False),  # JSON of the BundleDescription
     Column("updated_at", BigInteger, nullable=False),
@@ -29,9 +31,9 @@ bundles = Table(
 instances = Table(
     "evento_registry_instance",
     _metadata,
-    Column("cluster", String(240), primary_key=True),
-    Column("instance", String(240), primary_key=True),
-    Column("bundle", String(240), nullable=False),
+    Column("cluster", String(MAX_NAME), primary_key=True),
+    Column("instance", String(MAX_NAME), primary_key=True),
+    Column("bundle", String(MAX_NAME), nullable=False),
     Column("version", Integer, nullable=False),
     Column("session", BigInteger, nullable=False),
     Column("enabled", Boolean, nullable=False),
@@ -48,10 +50,10 @@ instances = Table(
 names = Table(
     "evento_registry_name",
     _metadata,
-    Column("cluster", String(240), primary_key=True),
+    Column("cluster", String(MAX_NAME), primary_key=True),
     Column("kind", String(16), primary_key=True),
-    Column("name", String(240), primary_key=True),
-    Column("bundle", String(240), nullable=False),
+    Column("name", String(MAX_NAME), primary_key=True),
+    Column("bundle", String(MAX_NAME), nullable=False),
 )
 
 

@@ -52,7 +52,9 @@ class RegistryService:
         }
         of_all: dict[str, Run] = {
             "view": lambda asker, call: self._database.view(call.bundle_id),
-            "catalogue": lambda asker, call: self._database.catalogue(),
+            "catalogue": lambda asker, call: self._database.catalogue(
+                after=call.after, max_bytes=self._connection.max_payload // 2
+            ),
         }
         try:
             for name, run in of_bundles.items():
@@ -65,11 +67,19 @@ class RegistryService:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Take no further request, and answer what is under way."""
-        while self._subscriptions:
-            await self._subscriptions.pop().drain()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        """Take no further request, and answer what is under way; when this is cancelled, that is cut off."""
+        try:
+            for subscription in self._subscriptions:
+                await subscription.drain()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+        finally:
+            while self._subscriptions:
+                await self._subscriptions.pop().unsubscribe()
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
 
     async def _subscribe(self, subject: str, name: str, run: Run) -> None:
         serve = self._server(name, run)
@@ -140,11 +150,10 @@ class RegistryService:
         try:
             asker = self._asker(name, delivery)
             call = REGISTRY[name].decode_call(delivery.data)
-            data = encode(Answer(None, await run(asker, call)))
+            delivery.respond(encode(Answer(None, await run(asker, call))))
         except EventoError as error:
             logger.warning("registry.%s was refused: %s", name, error)
-            data = encode(Answer[None](error_to_data(error)))
+            delivery.respond(encode(Answer[None](error_to_data(error))))
         except Exception as error:
             logger.exception("registry.%s failed", name)
-            data = encode(Answer[None](error_to_data(error)))
-        delivery.respond(data)
+            delivery.respond(encode(Answer[None](error_to_data(error))))
