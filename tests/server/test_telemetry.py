@@ -79,3 +79,13 @@ def test_the_slowest_run_is_that_of_the_last_minute() -> None:
     assert slowest() == 0.5
     clock.now += 60
     assert slowest() == 0.0
+
+
+def test_consumers_are_forgotten_with_the_last_instance_of_their_bundle() -> None:
+    telemetry = Telemetry()
+    shop, other = ConsumerKey("shop", "Orders", 1, "*"), ConsumerKey("other", "Orders", 1, "*")
+    telemetry.consumer(shop, ConsumerState(5))
+    telemetry.consumer(other, ConsumerState(5))
+    telemetry.live([("shop", Instances(1, 0))])
+
+    assert [key for key, _ in telemetry.consumers()] == [shop]

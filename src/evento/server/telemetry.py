@@ -122,8 +122,13 @@ class Telemetry:
             self._consumers[key] = self.clock(), state
 
     def live(self, instances: Iterable[tuple[str, Instances]]) -> None:
-        """Replace the counts of instances of all bundles; beyond the bound they are dropped."""
+        """Replace the counts of instances of all bundles; beyond the bound they are dropped.
+
+        The consumers of bundles without an instance are forgotten: nobody works for them.
+        """
         self.instances = dict(pair for pair, _ in zip(instances, range(self.max_names), strict=False))
+        for key in [key for key in self._consumers if key.bundle not in self.instances]:
+            del self._consumers[key]
 
     def handlers(self) -> Iterator[tuple[HandlerKey, Handled]]:
         """Yield what each handler did."""
