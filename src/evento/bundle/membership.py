@@ -5,14 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from evento.errors import EventoError, NotFound, RequestTimeout, StoreUnavailable, error_from_data
+from evento.errors import (
+    EventoError,
+    NotFound,
+    Overloaded,
+    RequestTimeout,
+    StoreUnavailable,
+    TooManyPendingRequests,
+    error_from_data,
+)
 from evento.gateway.nats import ClusterClock, NatsConnection, NoResponders
 from evento.gateway.nats.calls import encode
 from evento.gateway.nats.registry import REGISTRY
@@ -24,9 +33,11 @@ __all__ = ["Membership"]
 logger = logging.getLogger("evento.bundle")
 
 _REQUEST_SECONDS = 5.0
-_PAUSE = 0.2
+_LEAVE_SECONDS = 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 3.0
 _REMIND_SECONDS = 15.0
 _BEATS_PER_LEASE = 3
+_TOO_MUCH = (Overloaded, TooManyPendingRequests)
 
 
 class Membership:
@@ -34,10 +45,10 @@ class Membership:
 
     Entering registers the instance, not yet enabled, and waits as long as ``start_timeout`` for a server to
     acknowledge it. Afterwards heartbeats keep the lease, and every reconnect registers again: a server that forgot
-    the instance knows it then.
+    the instance knows it then. What is told is told in its order: one request after another.
 
     :param clock: is corrected by what the servers answer.
-    :param start_timeout: seconds; None: for ever.
+    :param start_timeout: seconds that entering and enabling wait for an answer; None: for ever.
     """
 
     def __init__(
@@ -63,6 +74,7 @@ class Membership:
         self._registered: Registered | None = None
         self._task: asyncio.Task[None] | None = None
         self._again = asyncio.Event()
+        self._asking = asyncio.Lock()
 
     @property
     def session(self) -> Session:
@@ -78,14 +90,7 @@ class Membership:
         :raises AuthenticationError: the token does not allow this bundle, or one of its names.
         :raises StoreUnavailable: no server acknowledged within ``start_timeout``.
         """
-        try:
-            async with asyncio.timeout(self._start_timeout):
-                await self._until_answered(self._register_now)
-        except TimeoutError:
-            raise StoreUnavailable(
-                f"no server registered the bundle within {self._start_timeout:g} s: look whether one runs, and reaches "
-                "its database"
-            ) from None
+        await self._until_answered("registered", self._register_again)
         self._remove = self._connection.on_reconnect(self._again.set)
         self._task = asyncio.create_task(self._keep(), name="evento-membership")
         return self
@@ -97,27 +102,29 @@ class Membership:
             self._task.cancel()
             await asyncio.wait({self._task})
         with suppress(EventoError, NoResponders, TimeoutError):
-            await self._call("leave", self.session, seconds=1.0)
+            await self._ask("leave", self.session, seconds=_LEAVE_SECONDS)
 
     async def enable(self) -> None:
-        """Tell the servers that the instance takes requests; returns when it is acknowledged."""
+        """Tell the servers that the instance takes requests; returns when it is acknowledged.
+
+        :raises StoreUnavailable: no server acknowledged within ``start_timeout``.
+        """
         self._enabled = True
-        await self._told("enable")
+        await self._until_answered("enabled", self._enable_now)
 
     async def disable(self) -> None:
         """Tell the servers that the instance takes no more requests, if one can be reached at once."""
         self._enabled = False
         with suppress(EventoError, NoResponders, TimeoutError):
-            await self._call("disable", self.session, seconds=1.0)
+            async with asyncio.timeout(_LEAVE_SECONDS), self._asking:
+                await self._ask("disable", self.session, seconds=_LEAVE_SECONDS)
 
-    async def _told(self, operation: str) -> None:
-        async def tell() -> None:
+    async def _enable_now(self) -> None:
+        async with self._asking:
             try:
-                await self._call(operation, self.session)
+                await self._ask("enable", self.session)
             except NotFound:
                 await self._register_now()  # with the flag
-
-        await self._until_answered(tell)
 
     async def _keep(self) -> None:
         """Beat, and register again when the connection was lost or the server does not know the session."""
@@ -126,41 +133,71 @@ class Membership:
             with suppress(TimeoutError):
                 async with asyncio.timeout(lease / _BEATS_PER_LEASE):
                     await self._again.wait()
+            await self._renew()
+
+    async def _renew(self) -> None:
+        """Beat, or register again where that is due; once more until it is acknowledged."""
+        told = ""
+        for pause in _pauses():
             try:
-                if self._again.is_set():
-                    self._again.clear()
-                    await self._register_now()
-                else:
-                    await self._beat()
+                await (self._register_again() if self._again.is_set() else self._beat())
             except (EventoError, NoResponders, TimeoutError) as error:
-                logger.warning("the registration could not be renewed, it is tried again: %s", error)
-                self._again.set()
-                await asyncio.sleep(_PAUSE)
+                reason = _reason(error)
+            except Exception as error:
+                logger.exception("the registration failed for a reason that is not foreseen")
+                reason = repr(error)
+            else:
+                return
+            if reason != told:
+                told = reason
+                logger.warning("the registration could not be renewed, it is tried again: %s", reason)
+            await asyncio.sleep(pause)
 
     async def _beat(self) -> None:
-        try:
-            self._registered = await self._call("heartbeat", self.session)
-        except NotFound:
-            logger.info("the servers do not know this instance any more: it is registered again")
+        async with self._asking:
+            try:
+                self._registered = await self._ask("heartbeat", self.session)
+            except NotFound:
+                logger.info("the servers do not know this instance any more: it is registered again")
+                await self._register_now()
+
+    async def _register_again(self) -> None:
+        async with self._asking:
             await self._register_now()
 
     async def _register_now(self) -> None:
+        self._again.clear()
         call = msgspec.structs.replace(self._register, enabled=self._enabled)
-        self._registered = await self._call("register", call)
+        try:
+            self._registered = await self._ask("register", call)
+        except BaseException:
+            self._again.set()  # not known, or not heard of: it is to be done again
+            raise
+        if call.enabled and not self._enabled:  # it was disabled while nobody answered
+            self._again.set()
 
-    async def _until_answered(self, attempt: Callable[[], Awaitable[None]]) -> None:
+    async def _until_answered(self, what: str, attempt: Callable[[], Awaitable[None]]) -> None:
         told = float("-inf")
         now = asyncio.get_running_loop().time
-        while True:
-            try:
-                return await attempt()
-            except (NoResponders, TimeoutError, RequestTimeout, StoreUnavailable) as error:
-                if now() - told >= _REMIND_SECONDS:
-                    told = now()
-                    logger.warning("waiting for an Evento Server that registers this bundle: %s", _reason(error))
-                await asyncio.sleep(_PAUSE)
+        try:
+            async with asyncio.timeout(self._start_timeout):
+                for pause in _pauses():
+                    try:
+                        return await attempt()
+                    except (NoResponders, TimeoutError, RequestTimeout, StoreUnavailable, *_TOO_MUCH) as error:
+                        if now() - told >= _REMIND_SECONDS:
+                            told = now()
+                            logger.warning(
+                                "waiting for an Evento Server that registers this bundle: %s", _reason(error)
+                            )
+                    await asyncio.sleep(pause)
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"no server {what} the bundle within {self._start_timeout:g} s: look whether one runs, and reaches "
+                "its database"
+            ) from None
 
-    async def _call(self, operation: str, call: msgspec.Struct, *, seconds: float = _REQUEST_SECONDS) -> Any:
+    async def _ask(self, operation: str, call: msgspec.Struct, *, seconds: float = _REQUEST_SECONDS) -> Any:
         wire = REGISTRY[operation]
         sent = self._clock.reading()
         subject = self._connection.subjects.registration(self._register.description.bundle_id, operation)
@@ -172,6 +209,14 @@ class Membership:
         if isinstance(answer.value, Registered):
             self._clock.correct(answer.value.time / 1_000_000, sent, received)
         return answer.value
+
+
+def _pauses() -> Iterator[float]:
+    """Yield growing pauses, of random length: after an outage all bundles want to register at once."""
+    pause = _FIRST_PAUSE
+    while True:
+        yield pause * random.uniform(0.5, 1.5)  # noqa: S311 - not a secret
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def _reason(error: BaseException) -> str:
