@@ -1,14 +1,15 @@
-"""What differs between SQL databases: the clock, the settings of a connection, the driver to install."""
+"""What differs between SQL databases: the clock, the settings of a connection, the driver, what errors mean."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
+from math import ceil
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import URL, BigInteger, event, make_url
-from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError, NoSuchModuleError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import AsyncAdaptedQueuePool
@@ -16,12 +17,12 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from evento.errors import DefinitionError
 
-__all__ = ["database_now", "make_engine", "probe"]
+__all__ = ["database_now", "is_outage", "make_engine", "probe"]
 
 _DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mysql": "asyncmy", "mariadb": "asyncmy"}
 _MAX_BUSY_SECONDS = 5.0
 IDLE_SECONDS = 15.0
-"""How long a transaction on PostgreSQL may wait for its client: as long as a consumer's lease lasts by default.
+"""How long a transaction may wait for its client: as long as a consumer's lease lasts by default.
 
 A process that is paused inside a handler's transaction must not keep its locks from the one that takes over.
 """
@@ -47,14 +48,16 @@ def _postgresql_now(element: database_now, compiler: Any, **options: Any) -> str
 
 @compiles(database_now, "mysql", "mariadb")
 def _mysql_now(element: database_now, compiler: Any, **options: Any) -> str:
-    return "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)"
+    # Not UNIX_TIMESTAMP(NOW(6)): local time is ambiguous when the clocks go back, and leases would last an hour longer.
+    return "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
 
 
 def make_engine(
     text: str, *, timeout: float, read_only: bool = False, option: str = "consumer_state_store"
 ) -> AsyncEngine:
-    """Make the engine of a URL; nothing is connected yet. ``timeout`` (seconds) bounds the wait for a lock of SQLite.
+    """Make the engine of a URL; nothing is connected yet.
 
+    :param timeout: seconds that a statement may wait for locks on SQLite and MySQL.
     :param option: what the URL was given as, for the messages of errors.
     :raises DefinitionError: the URL is malformed, its driver is not async, or not installed.
     """
@@ -74,6 +77,8 @@ def make_engine(
     try:
         if backend == "sqlite":
             return _sqlite_engine(url, timeout, read_only)
+        if backend != "postgresql":
+            return _mysql_engine(url, timeout)
         options: dict[str, Any] = {}
         if url.get_driver_name() == "asyncpg":
             idle = str(int(IDLE_SECONDS * 1000))
@@ -85,6 +90,27 @@ def make_engine(
         ) from error
     except (ArgumentError, InvalidRequestError, NoSuchModuleError) as error:
         raise DefinitionError(f"{where} needs an async driver: write {backend}+{driver}://") from error
+
+
+def _mysql_engine(url: URL, timeout: float) -> AsyncEngine:
+    engine = create_async_engine(url, pool_pre_ping=True, isolation_level="READ COMMITTED")
+    wait, idle = ceil(timeout), ceil(IDLE_SECONDS)
+    settings = [
+        # Refuse what does not fit, whatever the defaults of the server are.
+        "sql_mode='STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
+        # A statement that nobody waits for any more would take its locks later; by default after a minute, or a day.
+        f"innodb_lock_wait_timeout={wait}, lock_wait_timeout={wait}",
+        # MySQL can only end all idle sessions; those that the pool keeps are then opened again.
+        f"/*M!100300 idle_transaction_timeout={idle} */ /*!80000 wait_timeout={idle} */",
+    ]
+
+    @event.listens_for(engine.sync_engine, "connect", insert=True)  # before SQLAlchemy looks how names are quoted
+    def _connected(connection: Any, record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute(f"SET SESSION {', '.join(settings)}")
+        cursor.close()
+
+    return engine
 
 
 def _sqlite_engine(url: URL, timeout: float, read_only: bool) -> AsyncEngine:
@@ -120,3 +146,32 @@ async def probe(url: URL) -> None:
     """
     if url.database and not url.database.startswith("file:"):
         await asyncio.to_thread(lambda: sqlite3.connect(str(url.database)).close())
+
+
+# Classes and codes of SQLSTATE: connections, read-only servers, deadlocks, what is used up or locked, operators, disks.
+_OUTAGES = ("08", "25006", "25P03", "28", "3D", "40001", "40003", "40P01", "53", "55", "57", "58")
+# MySQL: data, constraints, statements, and what triggers signal; but not a database that is not there yet (1044, 1049)
+# or a user with too many connections or queries (1203, 1226).
+_MYSQL_DEFECTS = ("22", "23", "42", "45")
+_MYSQL_NO_DEFECTS = (1044, 1049, 1203, 1226)
+_MYSQL_CHECK_VIOLATED = 3819  # of no class of its own
+
+
+def is_outage(error: DBAPIError) -> bool:
+    """Whether the database cannot do the work now (``OperationalError``, in the words of Python's DB-API).
+
+    Judged by the code of the error where there is one: asyncpg never raises an ``OperationalError``, not for a deadlock
+    or a server that shuts down, and MySQL's drivers raise one for almost everything, as for an unknown column.
+    """
+    if error.connection_invalidated:
+        return True
+    code = getattr(error.orig, "sqlstate", None)
+    if not isinstance(code, str):
+        return isinstance(error, OperationalError)
+    if code.startswith(_OUTAGES):
+        return True
+    if not isinstance(error, OperationalError):
+        return False
+    number = error.orig.args[0] if error.orig is not None and error.orig.args else None
+    defect = code.startswith(_MYSQL_DEFECTS) or number == _MYSQL_CHECK_VIOLATED
+    return not defect or number in _MYSQL_NO_DEFECTS

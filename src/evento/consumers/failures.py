@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from typing import Any, TypeGuard
 
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
+from evento.databases import is_outage
 from evento.errors import (
     ConcurrencyConflict,
     EventoError,
@@ -74,7 +75,7 @@ def _is_transient(error: BaseException, seen: set[int]) -> bool:
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         if isinstance(current, DBAPIError):
-            if _is_outage(current):
+            if is_outage(current) and not is_undecodable(current):
                 return True
         elif isinstance(current, _TRANSIENT):
             return True
@@ -82,12 +83,6 @@ def _is_transient(error: BaseException, seen: set[int]) -> bool:
             return True
         current = current.__cause__
     return False
-
-
-def _is_outage(error: DBAPIError) -> bool:
-    if error.connection_invalidated:
-        return True
-    return isinstance(error, OperationalError) and not is_undecodable(error)
 
 
 def is_undecodable(error: BaseException) -> TypeGuard[DBAPIError]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -20,9 +21,10 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects.mysql import LONGTEXT, VARCHAR
+from sqlalchemy.dialects.mysql import VARCHAR
 
 from evento.consumers.sqlalchemy_store.damage import AnyText
+from evento.consumers.sqlalchemy_store.exact_text import ExactText
 from evento.errors import SchemaTooNew, StoreUnavailable
 
 __all__ = [
@@ -40,16 +42,21 @@ __all__ = [
 SCHEMA_VERSION = 4
 
 _metadata = MetaData()
-# MySQL compares text without regard to case unless it is told otherwise, and indexes at most 3072 bytes: 3 x 240 x 4.
-_NAME = String(240).with_variant(VARCHAR(240, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
-_TEXT = (
-    Text()
-    .with_variant(LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
-    .with_variant(AnyText(), "sqlite")
-)
+# MySQL indexes at most 3072 bytes: 3 x 240 x 4, a number and a digest.
+_NAME = String(240).with_variant(ExactText(240), "mysql", "mariadb")
+_TEXT = Text().with_variant(ExactText(), "mysql", "mariadb").with_variant(AnyText(), "sqlite")
 
 
-def _identity() -> list[Column[object]]:
+def _table(name: str, *columns: Column[Any]) -> Table:
+    # Whatever the defaults are: only InnoDB has transactions, and only this format has room for our keys.
+    options = {"engine": "InnoDB", "row_format": "DYNAMIC"}
+    mysql: dict[str, Any] = {
+        f"{dialect}_{option}": value for dialect in ("mysql", "mariadb") for option, value in options.items()
+    }
+    return Table(name, _metadata, *columns, **mysql)
+
+
+def _identity() -> list[Column[Any]]:
     return [
         Column("bundle", _NAME, primary_key=True),
         Column("component", _NAME, primary_key=True),
@@ -58,13 +65,10 @@ def _identity() -> list[Column[object]]:
     ]
 
 
-schema_version = Table(
-    "evento_consumer_schema", _metadata, Column("version", Integer, primary_key=True, autoincrement=False)
-)
+schema_version = _table("evento_consumer_schema", Column("version", Integer, primary_key=True, autoincrement=False))
 
-consumers = Table(
+consumers = _table(
     "evento_consumer",
-    _metadata,
     *_identity(),
     Column("position", BigInteger, nullable=False),
     Column("store_id", String(64), nullable=False),
@@ -78,9 +82,8 @@ consumers = Table(
     Column("dead_streak", Integer, nullable=False, default=0),
 )
 
-dead_events = Table(
+dead_events = _table(
     "evento_consumer_dead_event",
-    _metadata,
     *_identity(),
     Column("position", BigInteger, primary_key=True, autoincrement=False),
     Column("event_id", _TEXT, nullable=False),
@@ -104,27 +107,24 @@ _DIGEST = (
     .with_variant(AnyText(), "sqlite")
 )
 
-sagas = Table(
+sagas = _table(
     "evento_consumer_saga",
-    _metadata,
     *_identity(),
     Column("saga_id", _DIGEST, primary_key=True),
     Column("state", _TEXT, nullable=False),
     Column("changed_at", BigInteger, nullable=False),
 )
 
-saga_associations = Table(
+saga_associations = _table(
     "evento_consumer_saga_association",
-    _metadata,
     *_identity(),
     Column("digest", _DIGEST, primary_key=True),  # of the association, which may be too long for an index
     Column("association", _TEXT, nullable=False),
     Column("saga_id", _DIGEST, nullable=False),
 )
 
-finished_events = Table(
+finished_events = _table(
     "evento_consumer_finished_event",
-    _metadata,
     *_identity(),
     Column("position", BigInteger, primary_key=True, autoincrement=False),
 )
@@ -139,9 +139,8 @@ def _add_finished_events(connection: Connection) -> None:
 
 
 # A table of its own: directions may be given before the consumer is registered, and never wait for its checkpoints.
-directions = Table(
+directions = _table(
     "evento_consumer_directions",
-    _metadata,
     *_identity(),
     Column("revision", BigInteger, nullable=False),
     Column("paused", Boolean, nullable=False),
@@ -149,12 +148,17 @@ directions = Table(
 
 
 def _add_directions(connection: Connection) -> None:
-    connection.execute(text("ALTER TABLE evento_consumer_dead_event ADD COLUMN retry BOOLEAN NOT NULL DEFAULT FALSE"))
-    directions.create(connection)
+    if "retry" not in {column["name"] for column in inspect(connection).get_columns(dead_events.name)}:
+        column = "retry BOOLEAN NOT NULL DEFAULT FALSE"
+        connection.execute(text(f"ALTER TABLE evento_consumer_dead_event ADD COLUMN {column}"))
+    directions.create(connection, checkfirst=True)
 
 
 MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: _add_sagas, 3: _add_finished_events, 4: _add_directions}
-"""What turns the schema of version n - 1 into that of version n. A new database gets the tables above at once."""
+"""What turns the schema of version n - 1 into that of version n. A new database gets the tables above at once.
+
+Each may find its work done already: MySQL commits every change of a table by itself, so a crash leaves it in between.
+"""
 
 
 def migrate(connection: Connection, where: str) -> None:

@@ -40,7 +40,7 @@ from evento.consumers.sqlalchemy_store.identity import fields_of as _fields
 from evento.consumers.sqlalchemy_store.identity import is_of as _is
 from evento.consumers.sqlalchemy_store.sagas import find_saga, list_sagas, write_sagas
 from evento.consumers.sqlalchemy_store.schema import check_schema, consumers, migrate
-from evento.databases import database_now, make_engine, probe
+from evento.databases import database_now, is_outage, make_engine, probe
 from evento.errors import EventoError, LeaseLost, StoreUnavailable
 
 __all__ = ["SqlConsumerStateStore"]
@@ -158,9 +158,7 @@ class SqlConsumerStateStore:
     def _unavailable(self, error: BaseException) -> Exception:
         if is_undecodable(error):
             return damaged(f"a row of the consumer state in {self._where}", str(error.orig), "restore it from a backup")
-        if isinstance(error, DBAPIError) and not (
-            error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
-        ):
+        if isinstance(error, DBAPIError) and not (is_outage(error) or isinstance(error, InterfaceError)):
             return error
         reason = "no answer in time" if isinstance(error, TimeoutError) else error
         problem = StoreUnavailable(f"the consumer state in {self._where} cannot be used now: {reason}")

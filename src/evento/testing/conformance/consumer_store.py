@@ -65,6 +65,7 @@ class ConsumerStateStoreConformance(DeadEventQueueConformance):
             replace(CONSUMER, version=11),
             replace(CONSUMER, context="EU"),
             replace(CONSUMER, context="eu"),
+            replace(CONSUMER, context="eu "),
         ]
         for position, consumer in enumerate([CONSUMER, *others]):
             await store.register(consumer, Checkpoint(position, "store-1", 1))

@@ -120,6 +120,15 @@ class DeadEventQueueConformance:
         assert await store.mark(CONSUMER, DeadEventFilter(), retry=False) == 5
         assert await self.retryable(store) == [7]
 
+    async def test_keys_are_compared_to_the_letter(self, store: ConsumerStateStore, lease: ConsumerLease) -> None:
+        keys = ["ORD_1", "ord_1", "ORD_1 ", " ORD_1", "ORD_\u00e9", "ORD_e\u0301", ""]
+        await store.commit(lease, 9, parked=[dead_event(number, key=key) for number, key in enumerate(keys, 1)])
+        assert await store.dead_keys(CONSUMER) == set(keys)
+        for number, key in enumerate(keys, 1):
+            assert [event.position for event in await store.dead_events(CONSUMER, DeadEventFilter(key=key))] == [number]
+        await store.mark(CONSUMER, DeadEventFilter(key="ORD_1 "), retry=True)
+        assert [event.key for event in await store.retryable(CONSUMER)] == ["ORD_1 "]
+
     async def test_waiting_events_are_not_marked(self, store: ConsumerStateStore, lease: ConsumerLease) -> None:
         await store.commit(lease, 2, parked=[dead_event(1), dead_event(2, waiting=True)])
         assert await store.mark(CONSUMER, DeadEventFilter(position=2), retry=True) == 0
