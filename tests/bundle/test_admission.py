@@ -91,3 +91,33 @@ async def test_drained_waits_for_the_last_handler_and_says_when_it_did_not_end()
     await asyncio.sleep(0)
     admission.leave()
     assert await drained
+
+
+async def test_who_would_get_a_place_too_late_is_refused_at_once() -> None:
+    admission = Admission(limit=2, max_waiting=100)
+    now = asyncio.get_running_loop().time()
+    for _ in range(2):
+        await admission.enter("A", depth=0)
+    admission.leave(took=10.0)
+    await admission.enter("A", depth=0)
+    waiting = [asyncio.create_task(admission.enter("B", depth=0, deadline=now + 60)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="too late for its deadline") as caught:
+        await admission.enter("C", depth=0, deadline=now + 25)  # 15 s until its turn, and 10 s of its own
+    assert caught.value.definite
+    patient = asyncio.create_task(admission.enter("C", depth=0, deadline=now + 60))
+    await asyncio.sleep(0)
+    for one in (*waiting, patient):
+        admission.leave()
+        await one
+
+
+async def test_a_short_queue_refuses_nobody() -> None:
+    admission = Admission(limit=1, max_waiting=100)
+    await admission.enter("A", depth=0)
+    admission.leave(took=10.0)
+    await admission.enter("A", depth=0)
+    waiting = asyncio.create_task(admission.enter("B", depth=0, deadline=asyncio.get_running_loop().time() + 1))
+    await asyncio.sleep(0)
+    admission.leave(took=0.01)
+    await waiting

@@ -33,14 +33,16 @@ def served(
         handle = _counted(handle, count)
 
     async def serve(request: Request, deadline: float) -> Reply:
+        now = asyncio.get_running_loop().time
         try:
             if ready is not None:
                 await ready(request, deadline)
-            await admission.enter(request.name, depth=request.depth)
+            await admission.enter(request.name, depth=request.depth, deadline=deadline)
         except EventoError as error:
             return Reply(error=error_to_data(error))
+        began = now()
         try:
-            if asyncio.get_running_loop().time() >= deadline:
+            if began >= deadline:
                 raise RequestTimeout(f"{request.name} was not started: its deadline had passed", name=request.name)
             return await handle(request, deadline)
         except EventoError as error:
@@ -49,7 +51,7 @@ def served(
             logger.exception("%s %s (%s) failed in its handler", request.kind, request.name, request.message_id)
             return Reply(error=error_to_data(error))
         finally:
-            admission.leave()
+            admission.leave(None if request.depth else now() - began)
 
     return serve
 
