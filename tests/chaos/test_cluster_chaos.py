@@ -15,10 +15,15 @@ import os
 from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 from cluster_chaos import ChaosCluster, chaos_cluster, check
+from cluster_site import CLUSTER
 from cluster_worker import store_of
+from journal import Line
 from postgres_server import PostgresServer
+
+from evento.server.registry import RegistryDatabase
 
 pytestmark = pytest.mark.chaos
 
@@ -48,6 +53,28 @@ async def test_on_sqlite(tmp_path: Path, random: Random) -> None:
 async def test_on_postgresql(tmp_path: Path, random: Random, postgres: PostgresServer, postgres_schema: str) -> None:
     async with chaos_cluster(tmp_path, postgres=postgres, database=postgres_schema) as cluster:
         await _live_through(cluster, random)
+
+
+@pytest.mark.timeout(SECONDS)
+async def test_clocks_that_are_an_hour_wrong_do_not_matter(tmp_path: Path, random: Random) -> None:
+    hour = 3600
+    clocks = {"server-1": hour, "orders-1": -hour, "orders-2": hour, "callers": -hour}
+    async with chaos_cluster(tmp_path, clocks=clocks) as cluster:
+        registry = f"sqlite+aiosqlite:///{tmp_path / 'server-1' / 'registry.db'}"
+        await cluster.disturbances["pause a handler"](random)
+        await cluster.disturbances["kill a handler"](random)
+        for member in cluster.members.values():
+            await member.ready()
+        await asyncio.sleep(1.5 * cluster.site.lease)
+        async with RegistryDatabase(registry, cluster=CLUSTER) as database:
+            instances = await database.view()
+        assert sorted(one.bundle_id for one in instances) == ["orders", "orders", "web"]
+        assert all(one.heartbeat_age < cluster.site.lease for one in instances)
+        history = await cluster.settle()
+        events = await check(cluster.site, store_of(cluster.site), history)
+    assert max(event.timestamp for event in events) - min(event.timestamp for event in events) > hour * 1_000_000
+    lines = [msgspec.json.decode(line, type=Line) for line in cluster.site.journal.read_bytes().splitlines()]
+    assert sum(line.unknown is not None for line in lines) < len(history.done) / 10  # none for the clocks' sake
 
 
 async def _live_through(cluster: ChaosCluster, random: Random) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 
 import asyncpg
 import msgspec
@@ -43,10 +44,14 @@ class Member:
     """A process of the cluster, which is started again after its end.
 
     :param words: the worker's arguments.
+    :param clock_off: seconds by which its wall clock is wrong.
     """
 
-    def __init__(self, name: str, words: Sequence[str], log: Path) -> None:
+    def __init__(self, name: str, words: Sequence[str], log: Path, *, clock_off: int = 0) -> None:
         self.name = name
+        self._environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        if clock_off:
+            self._environment |= {"PYTHONPATH": str(WORKER.parent / "clock_off"), "CLOCK_OFF_SECONDS": str(clock_off)}
         self._words = words
         self._log = log
         self._is_ready = False
@@ -62,7 +67,7 @@ class Member:
                 *self._words,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+                env=self._environment,
             )
 
     async def ready(self, timeout: float = 40.0) -> None:
@@ -136,13 +141,14 @@ class ChaosCluster:
         proxies: dict[str, TcpProxy],
         postgres: PostgresServer | None,
         roles: Mapping[str, tuple[str, str]],
+        clocks: Mapping[str, int],
     ) -> None:
         self.site = site
         self.nats = nats
         self.members: dict[str, Member] = {}
         self._proxies = proxies
         self._postgres = postgres
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._clocks = clocks
         for name in ("server-1", "server-2") if site.database else ("server-1",):
             self._add(name, "serve", "servers", [name])
         for name, (mode, proxy) in roles.items():
@@ -151,7 +157,8 @@ class ChaosCluster:
     def _add(self, name: str, mode: str, proxy: str, more: Sequence[str] = ()) -> Member:
         site = msgspec.structs.replace(self.site, gateway=self._proxies[proxy].url)
         words = [mode, msgspec.json.encode(site).decode(), *more]
-        member = Member(name, words, Path(self.site.folder) / f"{name}.log")
+        log = Path(self.site.folder) / f"{name}.log"
+        member = Member(name, words, log, clock_off=self._clocks.get(name, 0))
         self.members[name] = member
         return member
 
@@ -303,12 +310,14 @@ async def chaos_cluster(
     postgres: PostgresServer | None = None,
     database: str = "",
     roles: Mapping[str, tuple[str, str]] = STORM,
+    clocks: Mapping[str, int] = MappingProxyType({}),
     prepare: Callable[[Site], Awaitable[None]] | None = None,
 ) -> AsyncIterator[ChaosCluster]:
     """Run a cluster; at the end of the block none of its processes is left.
 
     :param database: is made in ``postgres``.
     :param roles: mode and proxy of each member.
+    :param clocks: by how many seconds the wall clocks of members are wrong.
     :param prepare: is called before anything runs.
     """
     async with AsyncExitStack() as stack:
@@ -319,7 +328,7 @@ async def chaos_cluster(
         site = Site(str(folder), nats.url, "" if postgres is None else await _new_database(postgres, database))
         if prepare is not None:
             await prepare(site)
-        cluster = ChaosCluster(site, nats, proxies, postgres, roles)
+        cluster = ChaosCluster(site, nats, proxies, postgres, roles, clocks)
         stack.push_async_callback(cluster.end)
         await cluster.start()
         yield cluster

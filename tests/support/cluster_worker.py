@@ -26,11 +26,7 @@ from evento.bundle import services
 from evento.consumers.group import ConsumerGroup
 from evento.gateway.nats import NatsConnection
 from evento.messages import new_id
-from evento.server.server import EventoServer
-from evento.server.settings import ServerSettings
-from evento.server.values import Address
 from evento.state_store import StateStore
-from evento.state_store.postgres import PostgresStateStore
 from evento.state_store.remote import RemoteStateStore
 from evento.state_store.sqlite import SqliteStateStore
 
@@ -50,12 +46,18 @@ async def until_stopped() -> None:
 def store_of(site: Site, *, read_only: bool = False) -> StateStore:
     """Make the store that the servers serve."""
     if site.database:
+        from evento.state_store.postgres import PostgresStateStore
+
         return PostgresStateStore(site.database, read_only=read_only)
     return SqliteStateStore(site.events, read_only=read_only)
 
 
 async def serve(site: Site, name: str) -> None:
     """Be an Evento Server, as ``evento server --nats`` is."""
+    from evento.server.server import EventoServer  # takes its time, which the others save
+    from evento.server.settings import ServerSettings
+    from evento.server.values import Address
+
     settings = ServerSettings(
         cluster_name=CLUSTER,
         data=Path(site.folder) / name,
