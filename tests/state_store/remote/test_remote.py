@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from nats_server import NatsServer, nats_server
 
-from evento.errors import ErrorData, Overloaded, StoreMismatch, StoreUnavailable, error_to_data
+from evento.errors import ErrorData, EventoError, Overloaded, StoreMismatch, StoreUnavailable, error_to_data
 from evento.gateway.nats import Delivery, NatsConnection
 from evento.gateway.nats.calls import Answer, encode
 from evento.messages import EventRecord
@@ -237,3 +238,42 @@ async def test_a_large_event_travels(remote: RemoteStateStore) -> None:
     assert isinstance(outcome, Appended)
     page = await remote.fetch(0)
     assert page.events[0].payload == payload
+
+
+async def test_an_answer_that_cannot_be_read_leaves_the_outcome_open(connecting: Connecting) -> None:
+    """What a newer server answered may be that the event is stored."""
+    async with connecting("evento-server") as server, connecting("shop") as connection:
+        identity = Answer(None, wire.Identity("s", 1, 0))
+        await server.subscribe(server.subjects.store("identity"), lambda asked: asked.respond(encode(identity)))
+        await server.subscribe(
+            server.subjects.store("append"), lambda asked: asked.respond(b"\x92\xc0\x91\x91\xa4New!")
+        )
+        async with RemoteStateStore(connection) as store:
+            with pytest.raises(StoreUnavailable, match="upgrade the older side") as caught:
+                await store.append(append())
+            assert not caught.value.definite
+
+
+async def test_a_connection_that_is_closed_after_a_lost_answer_leaves_the_outcome_open(
+    nats: NatsServer, connecting: Connecting
+) -> None:
+    async with connecting("evento-server") as server:
+        identity = Answer(None, wire.Identity("s", 1, 0))
+        await server.subscribe(server.subjects.store("identity"), lambda asked: asked.respond(encode(identity)))
+        received = asyncio.Event()
+        silent = await server.subscribe(server.subjects.store("append"), lambda asked: received.set())
+        async with connecting("shop") as connection, AsyncExitStack() as stack:
+            store = await stack.enter_async_context(RemoteStateStore(connection, timeout=20))
+            waiting = store.append(append())
+            await received.wait()
+            await silent.unsubscribe()
+            reconnected = asyncio.Event()
+            connection.on_reconnect(reconnected.set)
+            await nats.kill()
+            await nats.start()
+            await reconnected.wait()  # it is sent again, and nobody is there
+            await asyncio.sleep(0.2)
+            await connection.close()
+            with pytest.raises(EventoError) as caught:
+                await waiting
+            assert not caught.value.definite

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from evento.errors import EventoError, Overloaded, StoreUnavailable, error_from_data
+from evento.errors import EventoError, Overloaded, PayloadError, StoreUnavailable, error_from_data
 from evento.gateway.nats import NatsConnection, NoResponders
 from evento.gateway.nats.calls import Operation, encode
 from evento.messages import EventRecord
@@ -73,12 +73,17 @@ class StoreRequests:
     async def _exchange(self, name: str, call: wire.Call, operation: Operation) -> tuple[Any, bool]:
         """Return the value of the answer, and whether the call was also sent without hearing what became of it."""
         data, unanswered = await self._request(name, call)
-        answer = operation.decode_answer(data)
+        try:
+            answer = operation.decode_answer(data)
+        except PayloadError as unreadable:
+            error = StoreUnavailable(f"store.{name}: {unreadable}")
+            error.definite = False
+            raise error from unreadable
         if answer.error is not None:
-            error = error_from_data(answer.error)
+            failure = error_from_data(answer.error)
             if unanswered:
-                error.definite = False
-            raise error
+                failure.definite = False
+            raise failure
         return answer.value, unanswered
 
     async def _request(self, name: str, call: wire.Call) -> tuple[bytes, bool]:
@@ -96,6 +101,7 @@ class StoreRequests:
             return encode(replace(call, remaining=deadline - loop.time()))
 
         while True:
+            before = unanswered
             try:
                 answer = await self._connection.request(subject, data, min(deadline, loop.time() + patience))
                 return answer, unanswered > 1
@@ -106,16 +112,20 @@ class StoreRequests:
                     break
                 patience *= 2
                 continue
+            except EventoError as error:  # the last one was not sent, or did not get there
+                if before or unanswered > before + 1:
+                    error.definite = False
+                raise
             pause = next(pauses, pause)
             if loop.time() + pause >= deadline:
                 break
             await asyncio.sleep(pause)
         what = "no answer came" if unanswered else "no server could be asked"
-        error = StoreUnavailable(
+        failure = StoreUnavailable(
             f"store.{name}: {what} within {self._timeout:g} s; look whether the server runs and reaches its database"
         )
-        error.definite = not unanswered
-        raise error
+        failure.definite = not unanswered
+        raise failure
 
 
 def _outcome(append: Append, outcome: wire.WireOutcome) -> Outcome:

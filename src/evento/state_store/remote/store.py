@@ -46,7 +46,8 @@ class RemoteStateStore:
     The connection must be open when the store is entered, and stay open until it is closed; it is not closed here.
     While no server answers, or the connection is lost, an operation waits, and is sent again once there is one;
     sending an append again is safe, because its command id tells the store. At the end of ``timeout`` seconds it fails
-    with :class:`~evento.errors.StoreUnavailable`, indeterminate when it may have reached a server.
+    with :class:`~evento.errors.StoreUnavailable`, indeterminate when it may have reached a server. An append may wait
+    as long again for those before it.
 
     ``max_queued`` operations, and ``max_queued_bytes`` of appends, bound what waits for an answer: beyond them
     operations raise :class:`~evento.errors.Overloaded`.
@@ -63,7 +64,9 @@ class RemoteStateStore:
         self._connection = connection
         self._requests = StoreRequests(connection, timeout=timeout, max_calls=max_queued)
         self._begin = self._requests.begin
-        self._appends = AppendQueue(self._requests.append, max_queued=max_queued, max_queued_bytes=max_queued_bytes)
+        self._appends = AppendQueue(
+            self._requests.append, max_queued=max_queued, max_queued_bytes=max_queued_bytes, max_wait=timeout
+        )
         self._head = LatchedHead()
         self._identity: wire.Identity | None = None
         self._mismatch: str | None = None
