@@ -43,8 +43,9 @@ async def test_consumers_tell_how_far_they_are_behind(
             raise asked
         return asked
 
-    def publish(seconds: float, handlers: object, consumers: Sequence[ConsumerSample]) -> None:
+    def publish(seconds: float, handlers: object, consumers: Sequence[ConsumerSample]) -> bool:
         samples.put_nowait(consumers[0])
+        return True
 
     statuses = [standing(ConsumerState.RUNNING, lag=lag)]
     async with Sampler(HandlerCounts(), statuses=lambda: statuses, lags=lags, publish=publish), asyncio.timeout(10):
@@ -57,22 +58,24 @@ async def test_consumers_tell_how_far_they_are_behind(
 def test_counts_are_taken_once() -> None:
     counts = HandlerCounts()
     count = counts.of(PLACE)
-    assert counts.take() == []
+    assert counts.samples() == []
     count(0.25, False)
     counts.of(PLACE)(0.5, True)
 
-    assert counts.take() == [HandlerSample("OrderAggregate.place", "OrderPlaceCommand", 2, 1, 0.75, 0.5)]
-    assert counts.take() == []
+    assert counts.samples() == [HandlerSample("OrderAggregate.place", "OrderPlaceCommand", 2, 1, 0.75, 0.5)]
+    counts.clear()
+    assert counts.samples() == []
     count(0.25, False)
-    assert counts.take() == [HandlerSample("OrderAggregate.place", "OrderPlaceCommand", 1, 0, 0.25, 0.25)]
+    assert counts.samples() == [HandlerSample("OrderAggregate.place", "OrderPlaceCommand", 1, 0, 0.25, 0.25)]
 
 
 async def test_the_last_counts_are_told_at_the_end() -> None:
     counts = HandlerCounts()
     told: list[Sequence[HandlerSample]] = []
 
-    def publish(seconds: float, handlers: Sequence[HandlerSample], consumers: Sequence[ConsumerSample]) -> None:
+    def publish(seconds: float, handlers: Sequence[HandlerSample], consumers: Sequence[ConsumerSample]) -> bool:
         told.append(handlers)
+        return True
 
     async with Sampler(counts, statuses=list, lags=no_lags, publish=publish):
         counts.of(PLACE)(0.25, False)
@@ -87,13 +90,33 @@ async def test_a_sample_that_cannot_be_published_is_lost_and_the_next_is_told(
     again = asyncio.Event()
     calls: list[float] = []
 
-    def publish(seconds: float, handlers: object, consumers: object) -> None:
+    def publish(seconds: float, handlers: object, consumers: object) -> bool:
         calls.append(seconds)
         if len(calls) == 1:
             raise RuntimeError("not now")
         again.set()
+        return True
 
     async with Sampler(HandlerCounts(), statuses=list, lags=no_lags, publish=publish), asyncio.timeout(10):
         await again.wait()
 
     assert "a sample could not be published" in caplog.text
+
+
+async def test_what_could_not_be_sent_is_told_with_the_next_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "PERIOD", 0.001)
+    told: list[tuple[float, Sequence[HandlerSample]]] = []
+    counts = HandlerCounts()
+
+    def publish(seconds: float, handlers: Sequence[HandlerSample], consumers: object) -> bool:
+        told.append((seconds, handlers))
+        return len(told) > 3
+
+    async with Sampler(counts, statuses=list, lags=no_lags, publish=publish), asyncio.timeout(10):
+        counts.of(PLACE)(0.25, False)
+        while len(told) < 5:
+            await asyncio.sleep(0)
+
+    assert [handlers[0].count for _, handlers in told[:4]] == [1, 1, 1, 1]
+    assert told[4][1] == []
+    assert sorted(seconds for seconds, _ in told[:4]) == [seconds for seconds, _ in told[:4]]

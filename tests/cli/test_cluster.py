@@ -15,6 +15,7 @@ from running_server import free_settings
 from shop import OrderAggregate, OrderCancelCommand, OrderInvoker, OrderPlaceCommand, OrderProjector, Orders
 
 from evento import EventoBundle
+from evento.messages.registration import BundleDescription, Register
 from evento.server.server import EventoServer
 from evento.server.tokens import TokenFile
 
@@ -68,6 +69,14 @@ async def test_bundles_that_run_are_listed(cluster: Cluster, ask: Ask, orders: E
     assert (only["bundle"], only["version"], only["enabled"]) == ("orders", 7, True)
     assert 0 <= only["heartbeat_age"] < 15
     assert only["started_at"].endswith("Z")
+
+
+async def test_an_instance_that_takes_no_requests_yet_is_disabled(cluster: Cluster, ask: Ask) -> None:
+    await cluster.registry.register(Register(BundleDescription("views", version=3), "i-1", host="h\x1b[31m"))
+    (line,) = (await ask("bundles")).out.splitlines()[1:]
+    assert line.split()[:3] == ["views", "3", "disabled"]
+    assert "h\\x1b[31m" in line  # what a bundle says of itself must not steer the terminal
+    assert (await ask("bundles", "--json")).objects[0]["enabled"] is False
 
 
 async def test_no_bundle_is_no_error(ask: Ask) -> None:

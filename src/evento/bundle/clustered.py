@@ -117,18 +117,19 @@ class ClusterBackend:
 
     @property
     def publish_sample(self) -> Publish:
-        """Publish to all servers; dropped while there is no connection."""
+        """Publish to all servers."""
         return self._publish_sample
 
     def _publish_sample(
         self, seconds: float, handlers: Sequence[HandlerSample], consumers: Sequence[ConsumerSample]
-    ) -> None:
-        if self._membership is None or not self._connection.is_connected:
-            return
+    ) -> bool:
+        if self._membership is None or not (self._connection.is_connected and self._connection.is_writable):
+            return False
         session = self._membership.session
         sample = Sample(session, seconds, tuple(handlers), tuple(consumers), in_flight=self._connection.in_flight)
         subject = self._connection.subjects.telemetry(session.bundle_id, session.instance_id)
         self._connection.publish(subject, encode(sample))
+        return True
 
 
 def _context(tls: ssl.SSLContext | str | bool | None) -> ssl.SSLContext | None:

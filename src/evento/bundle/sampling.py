@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from evento.components import HandlerDefinition
 from evento.components.counting import Count
 from evento.consumers import ConsumerId, ConsumerStatus
-from evento.errors import EventoError
 from evento.messages.registration import ConsumerSample, HandlerSample
 
 __all__ = ["HandlerCounts", "Publish", "Sampler"]
@@ -22,7 +21,8 @@ PERIOD = 1.0
 LAG_PERIODS = 5
 LAG_TIMEOUT = 2.0
 
-Publish = Callable[[float, Sequence[HandlerSample], Sequence[ConsumerSample]], None]
+Publish = Callable[[float, Sequence[HandlerSample], Sequence[ConsumerSample]], bool]
+"""Sends a sample's parts, the seconds that it spans, handlers and consumers, without waiting; False: it could not."""
 
 
 @dataclass(slots=True)
@@ -57,16 +57,18 @@ class HandlerCounts:
         """Return what is told of each run of a handler; consumers of one component share it."""
         return self._counts.setdefault((handler.id, handler.payload_name), _Count()).add
 
-    def take(self) -> list[HandlerSample]:
-        """Return what was counted since the last time."""
-        samples = []
-        for (handler, payload), count in self._counts.items():
-            if count.number:
-                samples.append(
-                    HandlerSample(handler, payload, count.number, count.errors, count.seconds, count.slowest)
-                )
-                count.clear()
-        return samples
+    def samples(self) -> list[HandlerSample]:
+        """Return what was counted since :meth:`clear`."""
+        return [
+            HandlerSample(handler, payload, count.number, count.errors, count.seconds, count.slowest)
+            for (handler, payload), count in self._counts.items()
+            if count.number
+        ]
+
+    def clear(self) -> None:
+        """Begin anew: what was counted is told."""
+        for count in self._counts.values():
+            count.clear()
 
 
 class Sampler:
@@ -75,7 +77,7 @@ class Sampler:
     :param statuses: returns where each consumer stands.
     :param lags: returns how many seconds those are behind that have events before them; asked every few seconds, as it
         asks the stores.
-    :param publish: sends a sample's parts: the seconds that it spans, handlers, consumers; it does not wait.
+    :param publish: sends a sample.
     """
 
     def __init__(
@@ -117,17 +119,20 @@ class Sampler:
         try:
             async with asyncio.timeout(LAG_TIMEOUT):
                 self._behind = await self._lags()
-        except (EventoError, TimeoutError) as error:
+        except Exception as error:  # it is only not known then
             self._behind = {}
             logger.debug("the lag of consumers is not known: %s", error)
 
     def _tell(self) -> None:
         now = asyncio.get_running_loop().time()
-        seconds, self._since = now - self._since, now
+        consumers = [self._sample(status) for status in self._statuses()]
         try:
-            self._publish(seconds, self._counts.take(), [self._sample(status) for status in self._statuses()])
-        except Exception:  # samples are lost without harm; the bundle goes on
+            if not self._publish(now - self._since, self._counts.samples(), consumers):
+                return  # the next one tells of this time too
+        except Exception:  # a sample is lost without harm; the bundle goes on
             logger.exception("a sample could not be published")
+        self._since = now
+        self._counts.clear()
 
     def _sample(self, status: ConsumerStatus) -> ConsumerSample:
         return ConsumerSample(
