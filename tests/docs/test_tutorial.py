@@ -17,8 +17,8 @@ from mypy import api
 from tutorial_folder import environment, write
 
 EXAMPLE = ROOT / "src/evento/examples/todolist"
-OWN = ("__init__.py", "demo.py", "errors.py", "script.py", "traffic.py", "web.py")
-"""The files of the example that are not those of the tutorial: a shorter web layer, and no demonstration."""
+OWN = ("__init__.py", "cluster.py", "demo.py", "errors.py", "script.py", "split.py", "traffic.py", "web.py")
+"""The files of the example that are not those of the tutorial: a shorter web layer, one process, no demonstration."""
 
 SAME = sorted(name for file in EXAMPLE.rglob("*.py") if (name := str(file.relative_to(EXAMPLE))) not in OWN)
 
