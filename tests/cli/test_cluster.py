@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Certificates
 from cluster import NAME, Cluster, a_cluster
 from nats_server import nats_server
 from running_server import free_settings
@@ -198,6 +199,27 @@ async def test_the_servers_own_credentials_open_everything(
             result = await asyncio.to_thread(lambda: cli("consumers", "list", *where))
             assert result.code == 1
             assert token not in result.err
+
+
+async def test_an_encrypted_gateway_is_asked_where_its_authority_is_trusted(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evento.cli.cluster.CONNECT_SECONDS", 1.0)
+    certificates = Certificates(tmp_path)
+    cert, key = certificates.make("server")
+    async with EventoServer(free_settings(tmp_path / "data", tls_cert=cert, tls_key=key)) as server:
+        address = server.gateway_url.replace("nats://", "tls://")
+
+        async def ask(*argv: str | Path) -> Any:
+            return await asyncio.to_thread(lambda: cli("bundles", "--server", address, "--cluster", "shop", *argv))
+
+        assert (await ask("--ca", certificates.ca)).err == "no bundle runs\n"
+        untrusted = await ask()
+        assert (untrusted.code, len(untrusted.err.splitlines())) == (1, 1)
+        assert "certificate" in untrusted.err
+        unreadable = await ask("--ca", tmp_path / "none.pem")
+        assert (unreadable.code, len(unreadable.err.splitlines())) == (1, 1)
+        assert "none.pem" in unreadable.err
 
 
 class TestTokens:
