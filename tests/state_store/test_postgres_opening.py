@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from appending_worker import event
 from postgres_server import PostgresServer
-from tcp_proxy import TcpProxy
+from tcp_proxy import Recovering
 
 from evento.errors import DefinitionError, PayloadError, SchemaTooNew, StoreUnavailable
 from evento.state_store import Append, Appended
@@ -252,24 +252,6 @@ async def test_verify_finds_what_was_changed_behind_its_back(
         problems = "\n".join((await store.verify()).problems)
     for word in ("positions 7 to 7", "ORD_1 has version 99", "payload of event 5", "lacks the index events_context"):
         assert word in problems
-
-
-class Recovering(TcpProxy):
-    """A way to a server that recovers while the first connection is made."""
-
-    FIELDS = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is in recovery mode\0\0"
-    connections = 0
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        if self.connections > 1:
-            return await super()._serve(reader, writer)
-        await reader.read(1024)  # asks for TLS
-        writer.write(b"N")
-        await reader.read(1024)
-        writer.write(b"E" + (len(self.FIELDS) + 4).to_bytes(4, "big") + self.FIELDS)
-        writer.close()
-        return None
 
 
 async def test_a_server_that_recovers_is_waited_for(postgres: PostgresServer, postgres_schema: str) -> None:

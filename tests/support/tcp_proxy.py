@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-__all__ = ["TcpProxy", "tcp_proxy"]
+__all__ = ["Recovering", "TcpProxy", "tcp_proxy"]
 
 
 class TcpProxy:
@@ -65,6 +65,24 @@ class TcpProxy:
             self._writers -= {writer, there}
             for one in (writer, there):
                 one.transport.abort()
+
+
+class Recovering(TcpProxy):
+    """A way to a PostgreSQL that recovers while the first connection is made."""
+
+    FIELDS = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is in recovery mode\0\0"
+    connections = 0
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        if self.connections > 1:
+            return await super()._serve(reader, writer)
+        await reader.read(1024)  # asks for TLS
+        writer.write(b"N")
+        await reader.read(1024)
+        writer.write(b"E" + (len(self.FIELDS) + 4).to_bytes(4, "big") + self.FIELDS)
+        writer.close()
+        return None
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 from postgres_server import PostgresServer
+from tcp_proxy import Recovering
 
 from evento.errors import DefinitionError
 from evento.messages.registration import BundleDescription, Register, Registered
@@ -88,3 +89,15 @@ async def test_the_owner_that_comes_back_and_another_that_wants_its_name(servers
         assert len(won) == 1, outcomes
         assert sum(isinstance(one, DefinitionError) for one in outcomes) == 1
         await servers[0].leave(won[0].session)
+
+
+async def test_a_database_that_recovers_is_waited_for(postgres: PostgresServer) -> None:
+    proxy = Recovering(postgres.port)
+    await proxy.start()
+    url = postgres.url.replace(f":{postgres.port}/", f":{proxy.port}/").replace("postgresql:", "postgresql+asyncpg:")
+    try:
+        async with RegistryDatabase(url, cluster="recovering") as registry:
+            assert await registry.view() == []
+            assert proxy.connections > 1
+    finally:
+        await proxy.stop()

@@ -21,6 +21,9 @@ from evento.server.registry.schema import MAX_NAME, bundles, instances, migrate,
 
 __all__ = ["RegistryDatabase"]
 
+_NOT_UP_YET = "57P03"
+"""PostgreSQL's state while it starts up or recovers."""
+_LOST_A_RACE = (IntegrityError, OperationalError, ProgrammingError)
 _FAILURES = (DBAPIError, PoolTimeoutError, OSError, TimeoutError)
 _Name = tuple[str, str]
 _names_decoder = msgspec.json.Decoder(list[tuple[str, str]])
@@ -94,16 +97,22 @@ class RegistryDatabase:
         await self._exit.aclose()
 
     async def _migrate(self, engine: AsyncEngine) -> None:
-        # Two servers may make the tables at the same time: the one that loses looks again.
-        for attempt in range(1, 6):
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        attempts = 0
+        while True:
+            attempts += 1
             try:
                 async with asyncio.timeout(self._timeout), engine.begin() as connection:
                     await connection.run_sync(migrate, self._where)
                 return
-            except (IntegrityError, OperationalError, ProgrammingError):
-                if attempt == 5:
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) == _NOT_UP_YET:
+                    hopeless = asyncio.get_running_loop().time() >= deadline
+                else:  # two servers may make the tables at the same time: the one that loses looks again
+                    hopeless = attempts == 5 or not isinstance(error, _LOST_A_RACE)
+                if hopeless:
                     raise
-                await asyncio.sleep(0.1 * attempt)
+            await asyncio.sleep(min(0.1 * attempts, 0.5))
 
     # Instances ---------------------------------------------------------------------------------------------------
 
