@@ -82,10 +82,10 @@ async def _live_through(cluster: ChaosCluster, random: Random) -> None:
     while len(names) < ROUNDS:
         names += random.sample(list(cluster.disturbances), len(cluster.disturbances))
     for name in names[:ROUNDS]:
-        await asyncio.sleep(random.uniform(0.05, 0.4))
+        await asyncio.sleep(random.uniform(0.1, 0.8))
         print(name)  # noqa: T201
         await cluster.disturbances[name](random)
     await asyncio.sleep(0.5)
     history = await cluster.settle()
     events = await check(cluster.site, store_of(cluster.site), history)
-    assert len(events) >= 10 * ROUNDS
+    assert len(events) >= 2 * ROUNDS

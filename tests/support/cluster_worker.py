@@ -32,7 +32,7 @@ from evento.state_store.sqlite import SqliteStateStore
 
 READY = b"ready\n"
 CALLERS = 12
-TIMEOUTS = (0.4, 2.0, 8.0)
+TIMEOUTS = (0.4, 1.0, 4.0)
 
 
 async def until_stopped() -> None:

@@ -52,8 +52,7 @@ class Parser:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._rest: list[bytes] = []
-        self._size = 0
+        self._rest = bytearray()
         self._needed = 0
 
     def feed(self, data: bytes) -> None:
@@ -62,14 +61,12 @@ class Parser:
         :raises ProtocolError: they are not NATS; the parser is of no use any more.
         """
         if self._rest:
-            self._rest.append(data)
-            self._size += len(data)
-            if self._size < self._needed:
+            self._rest += data
+            if len(self._rest) < self._needed:
                 return
-            data = b"".join(self._rest)
-        rest = data[self._parse(data) :]
-        self._rest = [rest] if rest else []
-        self._size = len(rest)
+            data = bytes(self._rest)
+        done = self._parse(data)
+        self._rest = bytearray(memoryview(data)[done:])
 
     def _parse(self, data: bytes) -> int:
         """Handle all complete messages; return where the first incomplete one begins."""
