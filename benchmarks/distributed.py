@@ -32,7 +32,17 @@ from roles import OrderFindQuery
 from sampling import Sampling
 from workload import EVENTS_EACH, ORDERS, line
 
-__all__ = ["HISTORY", "Cluster", "a_cluster", "cases", "cpu_table", "memory_table", "open_store", "profile_table"]
+__all__ = [
+    "HISTORY",
+    "NAME",
+    "Cluster",
+    "a_cluster",
+    "cases",
+    "cpu_table",
+    "memory_table",
+    "open_store",
+    "profile_table",
+]
 
 CALLERS = (1, 16, 64, 256)
 LOADING_CALLERS = (1, 64)
@@ -41,7 +51,7 @@ PROFILED_CALLERS = 64
 HISTORY = 200_000
 """Events in each store at the start: those of the orders that commands go to, and of others."""
 WINDOW = 1_000
-_NAME = "benchmark"
+NAME = "benchmark"
 PACE = 0.01
 """Seconds between two commands while a projector follows a quiet system."""
 Call: TypeAlias = Callable[[str, int], Awaitable[object]]
@@ -63,7 +73,7 @@ class Cluster:
 
     def role(self, role: str, **options: str | bool) -> Role:
         """Start one more process."""
-        return Role(role, nats=self.nats, cluster=_NAME, **options)
+        return Role(role, nats=self.nats, cluster=NAME, **options)
 
     def invoker(self) -> EventoBundle:
         """Make the bundle of this process; it has no handlers."""
@@ -71,7 +81,7 @@ class Cluster:
             "invoker",
             components=[],
             server=self.nats,
-            cluster=_NAME,
+            cluster=NAME,
             consumer_state_store=f"sqlite+aiosqlite:///{self.directory / 'invoker.db'}",
         )
 
@@ -88,7 +98,7 @@ def a_cluster(database: str, url: str, directory: Path, others: Mapping[str, Pro
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=directory)))
         nats, process = stack.enter_context(a_nats_server())
-        server = stack.enter_context(Role("server", nats=nats, cluster=_NAME, store=url))
+        server = stack.enter_context(Role("server", nats=nats, cluster=NAME, store=url))
         cluster = Cluster(database, nats, server, {"nats-server": process, **others}, folder)
         cluster.look()
         yield cluster

@@ -21,12 +21,9 @@ import msgspec
 
 from commands import OrderAggregate, OrderLineAddedEvent, run_on_fast_loop
 from evento import EventMessage, EventoBundle, Projection, Projector, Query, View, event_handler, query_handler
-from evento.gateway.nats import NatsConnection
-from evento.messages import new_id
-from evento.server.registry import RegistryDatabase, RegistryService
-from evento.server.store import StoreService
-from evento.state_store.postgres import PostgresStateStore
-from evento.state_store.sqlite import SqliteStateStore
+from evento.server.server import EventoServer
+from evento.server.settings import ServerSettings
+from evento.server.values import Address
 from sampling import Sampling
 from workload import ORDERS
 
@@ -84,22 +81,17 @@ class FollowingProjector(Projector, version=1):
 @asynccontextmanager
 async def a_server(arguments: argparse.Namespace) -> AsyncIterator[Answers]:
     """Serve a store, as ``evento server --nats`` does."""
-    async with AsyncExitStack() as stack:
-        enter = stack.enter_async_context
-        connection = await enter(
-            NatsConnection([arguments.nats], cluster=arguments.cluster, user="evento-server", instance=new_id())
+    store = arguments.store if arguments.store.startswith("postgresql:") else f"sqlite:{arguments.store}"
+    with tempfile.TemporaryDirectory() as folder:
+        settings = ServerSettings(
+            cluster_name=arguments.cluster,
+            nats=(arguments.nats,),
+            store=store,
+            data=Path(folder),
+            http=Address("127.0.0.1", 0),
         )
-        store: PostgresStateStore | SqliteStateStore
-        if arguments.store.startswith("postgresql:"):
-            store, registry = PostgresStateStore(arguments.store), arguments.store.replace(":", "+asyncpg:", 1)
-        else:
-            store = SqliteStateStore(arguments.store, keep_leases=True)
-            registry = f"sqlite+aiosqlite:///{arguments.store}-registry.db"
-        await enter(store)
-        database = await enter(RegistryDatabase(registry, cluster=arguments.cluster))
-        await enter(StoreService(connection, store))
-        await enter(RegistryService(connection, database))
-        yield {}
+        async with EventoServer(settings):
+            yield {}
 
 
 @asynccontextmanager

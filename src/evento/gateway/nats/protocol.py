@@ -52,7 +52,8 @@ class Parser:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._rest = bytearray()
+        self._rest: list[bytes] = []
+        self._size = 0
         self._needed = 0
 
     def feed(self, data: bytes) -> None:
@@ -61,12 +62,14 @@ class Parser:
         :raises ProtocolError: they are not NATS; the parser is of no use any more.
         """
         if self._rest:
-            self._rest += data
-            if len(self._rest) < self._needed:
+            self._rest.append(data)
+            self._size += len(data)
+            if self._size < self._needed:
                 return
-            data = bytes(self._rest)
-        done = self._parse(data)
-        self._rest = bytearray(memoryview(data)[done:])
+            data = b"".join(self._rest)
+        rest = data[self._parse(data) :]
+        self._rest = [rest] if rest else []
+        self._size = len(rest)
 
     def _parse(self, data: bytes) -> int:
         """Handle all complete messages; return where the first incomplete one begins."""
