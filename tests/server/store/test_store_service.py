@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from nats_server import nats_server
 
-from evento.errors import ErrorData, EventoError, PayloadError, StoreUnavailable, error_from_data
+from evento.errors import ErrorData, EventoError, PayloadError, StoreMismatch, StoreUnavailable, error_from_data
 from evento.gateway.nats import NatsConnection
 from evento.gateway.nats.calls import encode
 from evento.server.store import StoreService
@@ -59,20 +59,20 @@ async def test_a_call_without_a_deadline_that_makes_sense_is_refused(tmp_path: P
     async with serving(tmp_path, store) as (_, bundle):
         for name in ("head", "append"):
             arguments: list[Any] = [[]] if name == "append" else []
-            call = msgspec.msgpack.encode([wire.FORMAT, nan, *arguments])
+            call = msgspec.msgpack.encode([wire.FORMAT, nan, None, *arguments])
             with pytest.raises(PayloadError, match="cannot be read"):
                 await ask(bundle, name, call)
-        assert await ask(bundle, "head", encode(wire.Call(wire.FORMAT, 5.0))) == 0
+        assert await ask(bundle, "head", encode(wire.Call(wire.FORMAT, 5.0, None))) == 0
 
 
 @pytest.mark.parametrize("limit", [-1, 2**62, 2**63])
 async def test_nobody_can_ask_for_the_whole_store_at_once(tmp_path: Path, store: SqliteStateStore, limit: int) -> None:
     async with serving(tmp_path, store) as (_, bundle):
         await filled(store, 1500)
-        call = wire.SearchCall(wire.FORMAT, 5.0, EventFilter(), 0, None, limit, False)
+        call = wire.SearchCall(wire.FORMAT, 5.0, None, EventFilter(), 0, None, limit, False)
         found = await ask(bundle, "search", encode(call))
         assert len(found.events) <= 1000
-        page = await ask(bundle, "fetch", encode(wire.FetchCall(wire.FORMAT, 5.0, 0, ("*",), None, limit, 2**62)))
+        page = await ask(bundle, "fetch", encode(wire.FetchCall(wire.FORMAT, 5.0, None, 0, ("*",), None, limit, 2**62)))
         assert len(page.events) <= 1500
 
 
@@ -163,7 +163,7 @@ async def test_leaving_that_is_cancelled_leaves_nothing_behind(tmp_path: Path, t
     store = Slow(tmp_path / "events.db")
     store.asked = asyncio.Event()
     async with serving(tmp_path, store) as (service, bundle):
-        call = encode(wire.StoryCall(wire.FORMAT, 60.0, "ORD_1"))
+        call = encode(wire.StoryCall(wire.FORMAT, 60.0, None, "ORD_1"))
         asking = asyncio.ensure_future(ask(bundle, "story", call))
         await store.asked.wait()
         leaving = asyncio.ensure_future(service.__aexit__())
@@ -179,4 +179,14 @@ async def test_leaving_that_is_cancelled_leaves_nothing_behind(tmp_path: Path, t
 async def test_a_timeout_of_the_store_itself_is_answered(tmp_path: Path) -> None:
     async with serving(tmp_path, Slow(tmp_path / "events.db")) as (_, bundle):
         with pytest.raises(EventoError, match="the disk sleeps"):
-            await ask(bundle, "event", encode(wire.EventCall(wire.FORMAT, 5.0, 1)))
+            await ask(bundle, "event", encode(wire.EventCall(wire.FORMAT, 5.0, None, 1)))
+
+
+async def test_a_call_that_was_meant_for_another_store_is_refused(tmp_path: Path, store: SqliteStateStore) -> None:
+    async with serving(tmp_path, store) as (_, bundle):
+        for meant in (("another", store.epoch), (store.store_id, store.epoch + 1)):
+            with pytest.raises(StoreMismatch, match="must share one PostgreSQL"):
+                await ask(bundle, "append", encode(wire.AppendCall(wire.FORMAT, 5.0, meant, [append()])))
+            with pytest.raises(StoreMismatch):
+                await ask(bundle, "story", encode(wire.StoryCall(wire.FORMAT, 5.0, meant, "ORD_1")))
+        assert await store.head() == 0

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nats_server import NatsServer, nats_server
@@ -277,3 +278,49 @@ async def test_a_connection_that_is_closed_after_a_lost_answer_leaves_the_outcom
             with pytest.raises(EventoError) as caught:
                 await waiting
             assert not caught.value.definite
+
+
+async def test_two_servers_with_stores_of_their_own_never_mix_them(
+    connecting: Connecting, connection: NatsConnection, service: StoreService, backing: SqliteStateStore, tmp_path: Path
+) -> None:
+    """Whoever starts a second server without a database that both share is told, and no event goes astray."""
+    async with (
+        RemoteStateStore(connection) as store,
+        SqliteStateStore(tmp_path / "other.db") as other,
+        connecting("evento-server") as server,
+        StoreService(server, other),
+    ):
+        outcomes: list[Any] = []
+        for _ in range(60):
+            outcomes += await asyncio.gather(store.append(append()), return_exceptions=True)
+        own, others = (backing, other) if store.store_id == backing.store_id else (other, backing)
+        assert await others.head() == 0
+        assert await own.head() == sum(isinstance(outcome, Appended) for outcome in outcomes) < 60
+        assert {type(outcome) for outcome in outcomes} == {Appended, StoreMismatch}
+
+
+async def test_a_notice_that_overtakes_the_first_answer_is_not_forgotten(connecting: Connecting) -> None:
+    async with connecting("evento-server") as server, connecting("shop") as connection:
+
+        def answer(asked: Delivery) -> None:
+            server.publish(server.subjects.head, encode(wire.HeadNotice(wire.FORMAT, "s", 7)))
+            asked.respond(encode(Answer(None, wire.Identity("s", 1, 5))))
+
+        await server.subscribe(server.subjects.store("identity"), answer)
+        async with RemoteStateStore(connection) as store, asyncio.timeout(5):
+            assert await store.wait(5, timeout=60) == 7
+
+
+async def test_a_store_whose_end_was_lost_is_not_used(nats: NatsServer, connecting: Connecting) -> None:
+    async with connecting("evento-server") as server, connecting("shop") as connection:
+        heads = [9, 4]
+
+        def answer(asked: Delivery) -> None:
+            asked.respond(encode(Answer(None, wire.Identity("s", 1, heads.pop(0)))))
+
+        await server.subscribe(server.subjects.store("identity"), answer)
+        async with RemoteStateStore(connection) as store:
+            await nats.kill()
+            await nats.start()
+            with pytest.raises(StoreMismatch, match="ends at position 4"):
+                await store.wait(9, timeout=20)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from evento.errors import ErrorData, EventoError, StoreUnavailable, error_to_data
+from evento.errors import ErrorData, EventoError, StoreMismatch, StoreUnavailable, error_to_data
 from evento.gateway.nats import Delivery
 from evento.gateway.nats.calls import Answer, encode
 from evento.messages import EventRecord
@@ -14,7 +14,7 @@ from evento.server.store.counters import StoreCounters
 from evento.state_store import AlreadyStored, Append, Appended, AppendOutcome, Conflict, Refused, StateStore
 from evento.state_store.remote import wire
 
-__all__ = ["Appending"]
+__all__ = ["Appending", "require_store"]
 
 logger = logging.getLogger("evento.server.store")
 
@@ -45,6 +45,7 @@ class Appending:
         counters = self._counters
         try:
             call: wire.AppendCall = wire.OPERATIONS["append"].decode_call(delivery.data)
+            require_store(self._store, call)
         except EventoError as error:
             counters.errors["append"] += 1
             delivery.respond(encode(Answer[None](error_to_data(error))))
@@ -112,6 +113,17 @@ class Appending:
         if len(data) <= self._max_answer:
             return data
         return encode(Answer(None, [_shortened(outcome) for outcome in batch.outcomes]))
+
+
+def require_store(store: StateStore, call: wire.Call) -> None:
+    """Raise :class:`~evento.errors.StoreMismatch` when a call was meant for another store, or another epoch of it."""
+    if call.store is None or call.store == (store.store_id, store.epoch):
+        return
+    meant, epoch = call.store
+    raise StoreMismatch(
+        f"the server keeps the store {store.store_id} (epoch {store.epoch}), and the bundle began with {meant} (epoch "
+        f"{epoch}): servers of one cluster must share one PostgreSQL; if the store was replaced, restart the bundle"
+    )
 
 
 def _shortened(outcome: wire.WireOutcome | None) -> wire.WireOutcome | None:

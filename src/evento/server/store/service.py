@@ -13,7 +13,7 @@ from evento.errors import EventoError, Overloaded, error_to_data
 from evento.gateway.nats import Delivery, NatsConnection, Subscription
 from evento.gateway.nats.calls import Answer, Operation, encode
 from evento.messages import EventRecord
-from evento.server.store.appending import Appending
+from evento.server.store.appending import Appending, require_store
 from evento.server.store.counters import StoreCounters
 from evento.server.store.head import HeadPublisher
 from evento.server.store.jobs import Jobs
@@ -180,6 +180,7 @@ class StoreService:
         deadline = asyncio.timeout(_MAX_SECONDS)
         try:
             call: wire.Call = operation.decode_call(delivery.data)
+            require_store(self._store, call)
             deadline = asyncio.timeout(min(call.remaining, _MAX_SECONDS))
             async with deadline:
                 value = await run(call)

@@ -18,11 +18,12 @@ _decoder = msgspec.msgpack.Decoder(wire.HeadNotice)
 
 
 class LatchedHead:
-    """The newest head that was heard of; it never goes back. Notices of another store than ``store_id`` are ignored."""
+    """The newest head that was heard of; it never goes back. Notices of another store are ignored."""
 
     def __init__(self) -> None:
         self.position = 0
-        self.store_id: str | None = None
+        self._store_id: str | None = None
+        self._early: wire.HeadNotice | None = None
         self._waiters: set[asyncio.Future[None]] = set()
 
     def notice(self, delivery: Delivery) -> None:
@@ -32,8 +33,19 @@ class LatchedHead:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             logger.warning("a notice of the head cannot be read: %s", error)
             return
-        if notice.store_id == self.store_id:
+        if self._store_id is None:
+            self._early = notice
+        elif notice.store_id == self._store_id:
             self.seen(notice.head)
+
+    def of(self, store_id: str, position: int) -> None:
+        """Follow a store whose head was learnt; a notice may have overtaken that."""
+        early, self._early = self._early, None
+        if self._store_id != store_id:
+            self._store_id, self.position = store_id, 0
+        self.seen(position)
+        if early is not None and early.store_id == store_id:
+            self.seen(early.head)
 
     def seen(self, position: int) -> None:
         """Note a head that was learnt."""

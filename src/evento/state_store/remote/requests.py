@@ -40,10 +40,12 @@ class StoreRequests:
         self._timeout = timeout
         self._max_calls = max_calls
         self._calls = 0
+        self.store: tuple[str, int] | None = None
+        """Id and epoch of the store that is meant, once it is known."""
 
-    def begin(self) -> tuple[int, float]:
+    def begin(self) -> tuple[int, float, tuple[str, int] | None]:
         """Return what every call begins with."""
-        return wire.FORMAT, self._timeout
+        return wire.FORMAT, self._timeout, self.store
 
     async def call(self, name: str, call: wire.Call, *, operation: Operation | None = None) -> Any:
         """Send a call and return its value; raise the server's error as it was there."""

@@ -49,6 +49,9 @@ class RemoteStateStore:
     with :class:`~evento.errors.StoreUnavailable`, indeterminate when it may have reached a server. An append may wait
     as long again for those before it.
 
+    A server that keeps another store, or another epoch of it, than the one that was found at the beginning is not used:
+    operations raise :class:`~evento.errors.StoreMismatch`.
+
     ``max_queued`` operations, and ``max_queued_bytes`` of appends, bound what waits for an answer: beyond them
     operations raise :class:`~evento.errors.Overloaded`.
     """
@@ -80,9 +83,10 @@ class RemoteStateStore:
         async with AsyncExitStack() as stack:
             notices = await self._connection.subscribe(self._connection.subjects.head, self._head.notice)
             stack.push_async_callback(notices.unsubscribe)
-            self._identity = await self._requests.call("identity", wire.Call(*self._begin()))
-            self._head.store_id = self._identity.store_id
-            self._head.seen(self._identity.head)
+            self._requests.store = None
+            self._identity = identity = await self._requests.call("identity", wire.Call(*self._begin()))
+            self._requests.store = identity.store_id, identity.epoch
+            self._head.of(identity.store_id, identity.head)
             stack.callback(self._connection.on_reconnect(self._look_again))
             stack.push_async_callback(self._appends.close)
             self._exit = stack.pop_all()
@@ -281,8 +285,10 @@ class RemoteStateStore:
 
     async def _look_again(self) -> None:
         """After a reconnect: is it the same store, and how far is it?"""
+        head = self._head.position
         try:
-            identity: wire.Identity = await self._requests.call("identity", wire.Call(*self._begin()))
+            call = wire.Call(wire.FORMAT, self._begin()[1], None)
+            identity: wire.Identity = await self._requests.call("identity", call)
         except EventoError as error:
             logger.warning("the store could not be asked for its head after a reconnect: %s", error)
             return
@@ -293,6 +299,12 @@ class RemoteStateStore:
                 f"the server keeps the store {identity.store_id} (epoch {identity.epoch}) now, and this bundle began "
                 f"with {known.store_id} (epoch {known.epoch}): restart the bundle, or point the server at its store"
             )
+        elif identity.head < head:
+            self._mismatch = (
+                f"the store {identity.store_id} of the server ends at position {identity.head} now, this bundle has "
+                f"seen position {head}: it was replaced by an older copy; put the newer one back"
+            )
+        if self._mismatch is not None:
             logger.error("%s", self._mismatch)
             self._head.wake()
         else:

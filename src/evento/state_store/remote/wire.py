@@ -1,6 +1,7 @@
 """What travels between :class:`RemoteStateStore` and the server's store service: one request for each operation.
 
-A call is a msgpack array: the format, the seconds that are left to its deadline, and the operation's arguments.
+A call is a msgpack array: the format, the seconds that are left to its deadline, which store is meant, and the
+operation's arguments.
 Payloads are byte strings inside, never decoded on the way.
 """
 
@@ -68,10 +69,15 @@ FORMAT = 1
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True):
-    """What every call begins with: the format, and the seconds that were left to its deadline when it was sent."""
+    """What every call begins with.
+
+    ``remaining`` are the seconds that were left to its deadline when it was sent, ``store`` the id and the epoch of the
+    store that the sender began with: a server that keeps another one refuses. None: whichever the server keeps.
+    """
 
     format: int
     remaining: float
+    store: tuple[str, int] | None
 
     def __post_init__(self) -> None:
         """Refuse a time that no timer can take."""
