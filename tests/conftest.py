@@ -11,9 +11,12 @@ from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
+import asyncpg
 import pytest
 from mariadb_server import MariadbMissing, MariadbServer, start_mariadb
 from postgres_server import PostgresMissing, PostgresServer, start_postgres
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 # A shell that starts the tests in the background has SIGINT ignored, also for the processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -65,3 +68,29 @@ def _started(start: Callable[[Path], _Server], folder: Path) -> _Server:
 def postgres_schema() -> str:
     """Give the name of a schema that no other test uses."""
     return f"test_{os.getpid()}_{next(_numbers)}"
+
+
+@pytest.fixture
+async def postgres_database(postgres: PostgresServer) -> str:
+    """The URL of a database on PostgreSQL that holds nothing."""
+    admin = await asyncpg.connect(postgres.url)
+    await admin.execute("DROP SCHEMA IF EXISTS public CASCADE; CREATE SCHEMA public")
+    await admin.close()
+    return postgres.url.replace("postgresql", "postgresql+asyncpg")
+
+
+@pytest.fixture
+async def mariadb_database(mariadb: MariadbServer) -> str:
+    """The URL of a database on MariaDB that holds nothing."""
+    admin = create_async_engine(mariadb.url)
+    async with admin.begin() as connection:
+        # Defaults that the store must not rely on.
+        await connection.execute(text("CREATE OR REPLACE DATABASE consumers CHARACTER SET latin1"))
+    await admin.dispose()
+    return mariadb.url + "consumers"
+
+
+@pytest.fixture(params=["postgres", "mariadb"])
+def database(request: pytest.FixtureRequest) -> str:
+    """The URL of a database that holds nothing, on PostgreSQL and on MariaDB."""
+    return str(request.getfixturevalue(f"{request.param}_database"))

@@ -1,15 +1,10 @@
-"""Real stores for each test: an event store and a consumer state store in memory, and databases that hold nothing."""
+"""Real stores: an event store and a consumer state store for each test, both in memory."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
-from mariadb_server import MariadbServer
-from postgres_server import PostgresServer
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
 from streams import make_rows
 
 from evento.consumers import SqlConsumerStateStore
@@ -30,29 +25,3 @@ async def state() -> AsyncIterator[SqlConsumerStateStore]:
     async with SqlConsumerStateStore("sqlite+aiosqlite://") as store:
         await make_rows(store)
         yield store
-
-
-@pytest.fixture
-async def postgres_database(postgres: PostgresServer) -> str:
-    """The URL of a database on PostgreSQL that holds nothing."""
-    admin = await asyncpg.connect(postgres.url)
-    await admin.execute("DROP SCHEMA IF EXISTS public CASCADE; CREATE SCHEMA public")
-    await admin.close()
-    return postgres.url.replace("postgresql", "postgresql+asyncpg")
-
-
-@pytest.fixture
-async def mariadb_database(mariadb: MariadbServer) -> str:
-    """The URL of a database on MariaDB that holds nothing."""
-    admin = create_async_engine(mariadb.url)
-    async with admin.begin() as connection:
-        # Defaults that the store must not rely on.
-        await connection.execute(text("CREATE OR REPLACE DATABASE consumers CHARACTER SET latin1"))
-    await admin.dispose()
-    return mariadb.url + "consumers"
-
-
-@pytest.fixture(params=["postgres", "mariadb"])
-def database(request: pytest.FixtureRequest) -> str:
-    """The URL of a database that holds nothing, on PostgreSQL and on MariaDB."""
-    return str(request.getfixturevalue(f"{request.param}_database"))

@@ -136,6 +136,8 @@ async def a_dead_event_and_one_behind_it(events: StateStore, state: SqlConsumerS
         ("waiting = :value", "abc"),
         ("waiting = :value", 2),
         ("retry = :value", b"\1"),
+        ("waiting = CAST(:value AS TEXT)", NO_TEXT),
+        ("retry = CAST(:value AS TEXT)", NO_TEXT),
     ],
 )
 async def test_a_row_that_may_hold_anything_back_holds_its_consumer_until_it_is_discarded(
@@ -351,3 +353,99 @@ async def test_a_name_that_is_no_text_is_no_outage(stores: tuple[StateStore, Sql
     await damage(state, "UPDATE evento_consumer SET component = CAST(x'ff' AS TEXT)")
     with pytest.raises(PayloadError, match=r"Could not decode to UTF-8 column 'component'.*restore it"):
         await state.consumers()
+
+
+# The servers, which refuse most of this -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def served(database: str) -> AsyncIterator[tuple[StateStore, SqlConsumerStateStore]]:
+    """An event store in memory, and a consumer state store on a server."""
+    async with SqliteStateStore(None) as events, SqlConsumerStateStore(database) as state:
+        yield events, state
+
+
+async def test_saga_states_of_any_text_on_a_server_make_dead_events(
+    served: tuple[StateStore, SqlConsumerStateStore],
+) -> None:
+    events, state = served
+    whole = SAGA.decode()
+    texts = ["", "null", "[]", "{", whole[:-1], whole + "x", whole.replace("1", '"1"'), whole.replace("[1]", "1e999")]
+    texts += ["[" * 10_000, r'{"steps":["\ud800"]}', '{"associations":{"number":[]}}', "\N{SNOWMAN}", whole.upper()]
+    poison, count = Poison(), len(texts)
+    adding = [ThingAddedEvent(f"T_{number}", number) for number in range(count)]
+    async with running(events, state, CounterSaga(poison)) as group:
+        await add(events, *adding)
+        await group.caught_up(10)
+    for number, new in enumerate(texts):
+        owner = "SELECT saga_id FROM evento_consumer_saga_association WHERE association = :association"
+        change = f"UPDATE evento_consumer_saga SET state = :state WHERE saga_id = ({owner})"
+        await damage(state, change, association=f"number={number}", state=new)
+    async with running(events, state, CounterSaga(poison)) as group:
+        await add(events, *adding)
+        await group.caught_up(20)
+    dead = await state.dead_events(COUNTER, limit=1000)
+    assert {*poison.handled, *(event.position for event in dead)} == set(range(1, 2 * count + 1))
+    assert {event.error_type for event in dead} == {"PayloadError"}
+    assert all("of the saga" in event.error_message or "saga " in event.error_message for event in dead)
+    assert len(dead) >= count - 1
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ("event_name = '\N{SNOWMAN}'", "has no handler for .* any more: discard the event"),
+        ("event_id = ''", "not  which had failed.*discard it"),
+        ("position = 2", "not event-.* which had failed.*discard it"),
+        ("position = 77", "has no event at position 77 any more: discard it"),
+    ],
+)
+async def test_a_row_of_another_event_on_a_server_is_not_handled(
+    served: tuple[StateStore, SqlConsumerStateStore], change: str, error: str
+) -> None:
+    events, state = served
+    poison = await a_dead_event_and_one_behind_it(events, state)
+    await damage(state, f"UPDATE evento_consumer_dead_event SET {change} WHERE position = 1")
+    poison.positions.clear()
+    async with running(events, state, FragileProjector(poison)) as group:
+        await group.administration.retry("FragileProjector", all=True)
+        await group.caught_up(10)
+        dead = [event for event in await group.administration.dead("FragileProjector") if not event.waiting]
+    assert [(event.error_type, event.retry) for event in dead] == [("NotFound", False)]
+    assert re.search(error, dead[0].error_message)
+    assert 1 not in poison.handled
+
+
+@pytest.mark.parametrize("change", ["waiting = 2", "retry = -1"])
+async def test_a_flag_on_mariadb_that_is_neither_holds_its_consumer_until_it_is_discarded(
+    mariadb_database: str, change: str
+) -> None:
+    async with SqliteStateStore(None) as events, SqlConsumerStateStore(mariadb_database) as state:
+        poison = await a_dead_event_and_one_behind_it(events, state)
+        await damage(state, f"UPDATE evento_consumer_dead_event SET {change} WHERE position = 1")
+        poison.positions.clear()
+        async with running(events, state, FragileProjector(poison)) as group:
+            await add(events, ThingAddedEvent("T_2"))
+            await until(lambda: group.statuses()[0].errors)
+            assert "evento consumers dead discard FragileProjector 1" in str(group.statuses()[0].last_error)
+            await group.administration.discard("FragileProjector", 1)
+            await group.caught_up(10)
+        assert poison.handled == [2, 3, 4]
+        assert not await state.dead_events(PROJECTOR)
+
+
+async def test_an_association_of_no_saga_on_a_server_makes_a_dead_event(
+    served: tuple[StateStore, SqlConsumerStateStore],
+) -> None:
+    events, state = served
+    poison = Poison()
+    async with running(events, state, CounterSaga(poison)) as group:
+        await add(events, ThingAddedEvent("T_1", 1))
+        await group.caught_up(10)
+    await damage(state, "UPDATE evento_consumer_saga_association SET saga_id = 'gone'")
+    async with running(events, state, CounterSaga(poison)) as group:
+        await add(events, ThingAddedEvent("T_1", 1))
+        await group.caught_up(10)
+    (dead,) = await state.dead_events(COUNTER)
+    assert (dead.position, dead.error_type) == (2, "PayloadError")
+    assert "remove the row from evento_consumer_saga_association" in dead.error_message

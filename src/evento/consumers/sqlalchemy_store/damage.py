@@ -1,18 +1,19 @@
 """What a row that was damaged from outside means: an error that names it, never an outage that might pass.
 
-SQLite keeps what it is given: a text may be no UTF-8, a number may be a text. The other databases refuse both.
+SQLite keeps what it is given: a text may be no UTF-8, a number may be a text. The other databases refuse both; a flag
+of MySQL may be any small number.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Dialect, LargeBinary, Text, cast, type_coerce
+from sqlalchemy import Boolean, ColumnElement, Dialect, Integer, LargeBinary, Text, cast, type_coerce
 from sqlalchemy.types import TypeDecorator
 
 from evento.errors import PayloadError
 
-__all__ = ["AnyText", "damaged", "integers"]
+__all__ = ["AnyFlag", "AnyText", "damaged", "integers"]
 
 
 class AnyText(TypeDecorator[str]):
@@ -28,6 +29,17 @@ class AnyText(TypeDecorator[str]):
     def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
         """Return the text."""
         return value.decode(errors="surrogateescape") if isinstance(value, bytes) else value
+
+
+class AnyFlag(TypeDecorator[bool]):
+    """A flag of SQLite; what is no number is read as False."""
+
+    impl = Boolean
+    cache_ok = True
+
+    def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Read the number."""
+        return type_coerce(cast(column, Integer), self)
 
 
 def damaged(row: str, reason: str, mend: str) -> PayloadError:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Row,
     Select,
     and_,
+    case,
     delete,
     func,
     insert,
@@ -23,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evento.consumers.port import ConsumerId, DeadEvent, DeadEventFilter
-from evento.consumers.sqlalchemy_store.damage import damaged
+from evento.consumers.sqlalchemy_store.damage import AnyText, damaged
 from evento.consumers.sqlalchemy_store.identity import fields_of, is_of
 from evento.consumers.sqlalchemy_store.schema import dead_events
 from evento.databases import database_now
@@ -53,17 +54,17 @@ d = dead_events.c
 
 async def count_dead_events(connection: AsyncConnection, consumer: ConsumerId) -> tuple[int, int, int]:
     """Return how many events are dead, how many wait, and how many of both are to be handled again now."""
-    counts = select(d.waiting, func.count()).where(is_of(dead_events, consumer)).group_by(d.waiting)
-    parked = {bool(waiting): count for waiting, count in await connection.execute(counts)}
-    if not parked:
+    counts = select(func.count(case((not_(d.waiting), 1))), func.count(case((d.waiting, 1))))
+    dead, waiting = (await connection.execute(counts.where(is_of(dead_events, consumer)))).one()
+    if not dead + waiting:
         return 0, 0, 0
     retrying = await connection.scalar(_retryable(consumer).with_only_columns(func.count()))
-    return parked.get(False, 0), parked.get(True, 0), retrying or 0
+    return dead, waiting, retrying or 0
 
 
 async def list_keys(connection: AsyncConnection, consumer: ConsumerId) -> frozenset[str]:
     """Return the keys that have events in the queue."""
-    if connection.dialect.name == "sqlite":
+    if connection.dialect.name != "postgresql":
         await _check_rows(connection, consumer)
     mine = and_(is_of(dead_events, consumer), d.held_key.is_not(None))
     query = select(d.held_key, func.min(d.position)).where(mine).group_by(d.held_key)
@@ -77,9 +78,13 @@ async def list_keys(connection: AsyncConnection, consumer: ConsumerId) -> frozen
 async def _check_rows(connection: AsyncConnection, consumer: ConsumerId) -> None:
     """Raise for a row that is neither dead nor waiting, or is nowhere: it would hold its key back for ever, unseen."""
     waiting, retry = (type_coerce(flag, Integer) for flag in (d.waiting, d.retry))
-    query = select(d.position, waiting.label("waiting"), retry.label("retry")).where(
-        is_of(dead_events, consumer),
-        or_(func.typeof(d.position) != "integer", waiting.not_in((0, 1)), retry.not_in((0, 1))),
+    shown: list[ColumnElement[Any]] = [waiting, retry]
+    wrong = or_(waiting.not_in((0, 1)), retry.not_in((0, 1)))
+    if connection.dialect.name == "sqlite":
+        wrong = or_(wrong, func.typeof(d.position) != "integer")
+        shown = [type_coerce(flag, AnyText()) for flag in shown]  # whatever they are
+    query = select(d.position, shown[0].label("waiting"), shown[1].label("retry")).where(
+        is_of(dead_events, consumer), wrong
     )
     row = (await connection.execute(query.limit(1))).one_or_none()
     if row is not None:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.mysql import VARCHAR
 
-from evento.consumers.sqlalchemy_store.damage import AnyText
+from evento.consumers.sqlalchemy_store.damage import AnyFlag, AnyText
 from evento.consumers.sqlalchemy_store.exact_text import ExactText
 from evento.errors import SchemaTooNew, StoreUnavailable
 
@@ -45,6 +45,7 @@ _metadata = MetaData()
 # MySQL indexes at most 3072 bytes: 3 x 240 x 4, a number and a digest.
 _NAME = String(240).with_variant(ExactText(240), "mysql", "mariadb")
 _TEXT = Text().with_variant(ExactText(), "mysql", "mariadb").with_variant(AnyText(), "sqlite")
+_FLAG = Boolean().with_variant(AnyFlag(), "sqlite")
 
 
 def _table(name: str, *columns: Column[Any]) -> Table:
@@ -91,13 +92,13 @@ dead_events = _table(
     Column("event_context", _TEXT, nullable=False),
     Column("aggregate_id", _TEXT),
     Column("held_key", _TEXT),
-    Column("waiting", Boolean, nullable=False),
+    Column("waiting", _FLAG, nullable=False),
     Column("error_type", _TEXT, nullable=False),
     Column("error_message", _TEXT, nullable=False),
     Column("traceback", _TEXT, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("parked_at", BigInteger, nullable=False),
-    Column("retry", Boolean, nullable=False, server_default=false()),
+    Column("retry", _FLAG, nullable=False, server_default=false()),
 )
 
 # Ids and digests are ASCII: the primary key of four names and one of these stays within the limit of MySQL.
@@ -143,7 +144,7 @@ directions = _table(
     "evento_consumer_directions",
     *_identity(),
     Column("revision", BigInteger, nullable=False),
-    Column("paused", Boolean, nullable=False),
+    Column("paused", _FLAG, nullable=False),
 )
 
 
