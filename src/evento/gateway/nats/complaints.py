@@ -27,7 +27,7 @@ class Complaints:
         self._told: dict[Address, tuple[str, float]] = {}
 
     def __str__(self) -> str:
-        return "; ".join(f"{address}: {reason}" for address, reason in self._known.items())
+        return "; ".join(f"{address}: {reason}" for address, reason in self._known.items()) or "no answer"
 
     def add(self, address: Address, error: Exception) -> None:
         """Take note of an attempt that failed."""

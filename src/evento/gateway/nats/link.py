@@ -216,11 +216,13 @@ class Link(asyncio.Protocol):
             return
         self._flush()
         self._transport.close()
-        done, _ = await asyncio.wait((self.lost,), timeout=1.0)
-        if not done:
-            self._transport.abort()
-            # A connection that failed while TLS began may never report its end.
+        try:
             await asyncio.wait((self.lost,), timeout=1.0)
+        finally:  # also when the wait is cancelled: nothing may be left open
+            if not self.lost.done():
+                self._transport.abort()
+        # A connection that failed while TLS began may never report its end.
+        await asyncio.wait((self.lost,), timeout=1.0)
 
     # What the transport and the parser call.
 
