@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from nats_server import NatsServer, nats_server
 
@@ -324,3 +325,20 @@ async def test_a_store_whose_end_was_lost_is_not_used(nats: NatsServer, connecti
             await nats.start()
             with pytest.raises(StoreMismatch, match="ends at position 4"):
                 await store.wait(9, timeout=20)
+
+
+async def test_a_verification_that_is_cancelled_ends_soon_also_without_its_server(connecting: Connecting) -> None:
+    async with connecting("evento-server") as server, connecting("shop") as connection:
+        asked = asyncio.Event()
+        answers: dict[str, msgspec.Struct] = {"identity": wire.Identity("s", 1, 5), "verify": wire.JobStarted("job-1")}
+        for name, value in answers.items():
+            data = encode(Answer(None, value))
+            await server.subscribe(server.subjects.store(name), lambda call, data=data: call.respond(data))  # type: ignore[misc]
+        await server.subscribe(server.subjects.store("job-1"), lambda call: asked.set())
+        async with RemoteStateStore(connection) as store:
+            verifying = asyncio.ensure_future(store.verify())
+            await asked.wait()
+            verifying.cancel()
+            async with asyncio.timeout(10):
+                with pytest.raises(asyncio.CancelledError):
+                    await verifying

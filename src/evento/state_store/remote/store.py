@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any, TypeAlias, cast
 
@@ -37,6 +37,7 @@ __all__ = ["RemoteStateStore"]
 logger = logging.getLogger("evento.state_store")
 
 _JOB_POLL_SECONDS = 0.1
+_JOB_CANCEL_SECONDS = 1.0
 Progress: TypeAlias = Callable[[int, int], None] | None
 
 
@@ -246,17 +247,17 @@ class RemoteStateStore:
 
     async def verify(self, progress: Progress = None) -> VerifyReport:
         """Read the whole store, as of one instant, and report each broken invariant; the server does the reading."""
-        async for status in self._job("verify", wire.Call(*self._begin()), progress):
-            if status.verified is not None:
-                return status.verified
-        raise StoreUnavailable("the server ended the verification without a report: look at its log, and ask again")
+        status = await self._job("verify", wire.Call(*self._begin()), progress)
+        if status.verified is None:
+            raise _without_report("verification")
+        return status.verified
 
     async def purge(self, *, deleted_before: int, dry_run: bool = False, progress: Progress = None) -> PurgeReport:
         """Remove the events of aggregates that were deleted before a moment (microseconds since 1970)."""
-        async for status in self._job("purge", wire.PurgeCall(*self._begin(), deleted_before, dry_run), progress):
-            if status.purged is not None:
-                return status.purged
-        raise StoreUnavailable("the server ended the purge without a report: look at its log, and ask again")
+        status = await self._job("purge", wire.PurgeCall(*self._begin(), deleted_before, dry_run), progress)
+        if status.purged is None:
+            raise _without_report("purge")
+        return status.purged
 
     # Inside ------------------------------------------------------------------------------------------------------
 
@@ -264,24 +265,25 @@ class RemoteStateStore:
         self._require_open()
         return await self._requests.call(name, call, operation=operation)
 
-    async def _job(self, name: str, call: wire.Call, progress: Progress) -> AsyncIterator[wire.JobStatus]:
-        """Start a long operation on one server and ask it until it is done."""
+    async def _job(self, name: str, call: wire.Call, progress: Progress) -> wire.JobStatus:
+        """Start a long operation on one server, ask it until it is done, and return its last answer."""
         started: wire.JobStarted = await self._call(name, call)
         done = False
         try:
-            while not done:
+            while True:
                 status: wire.JobStatus = await self._call(started.name, wire.JobCall(*self._begin()), wire.JOB)
                 if progress is not None:
                     for step in status.progress:
                         progress(*step)
                 done = status.done
-                yield status
-                if not done:
-                    await asyncio.sleep(_JOB_POLL_SECONDS)
+                if done:
+                    return status
+                await asyncio.sleep(_JOB_POLL_SECONDS)
         finally:
             if not done and self._open:
-                with suppress(EventoError):
-                    await self._call(started.name, wire.JobCall(*self._begin(), cancel=True), wire.JOB)
+                with suppress(EventoError, TimeoutError):  # a server that does not hear it ends the job by itself
+                    async with asyncio.timeout(_JOB_CANCEL_SECONDS):
+                        await self._call(started.name, wire.JobCall(*self._begin(), cancel=True), wire.JOB)
 
     async def _look_again(self) -> None:
         """After a reconnect: is it the same store, and how far is it?"""
@@ -320,6 +322,10 @@ class RemoteStateStore:
             raise _closed()
         if self._mismatch is not None:
             raise StoreMismatch(self._mismatch)
+
+
+def _without_report(what: str) -> StoreUnavailable:
+    return StoreUnavailable(f"the server ended the {what} without a report: look at its log, and ask again")
 
 
 def _closed() -> StoreUnavailable:
