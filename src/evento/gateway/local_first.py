@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from evento.gateway.bus import MessageBus, RequestHandler
 from evento.gateway.inprocess import InProcessBus
 from evento.messages import Reply, Request
@@ -45,11 +47,14 @@ class LocalFirstBus:
     async def enable(self) -> None:
         """Let others reach the handlers."""
         self._enabled = True
-        for (kind, name), handler in self._handlers.items():
+        for (kind, name), handler in list(self._handlers.items()):
             await self._cluster.serve(kind, name, handler)
+            if not self._enabled:  # disabled meanwhile
+                await self._cluster.withdraw(kind, name)
+                return
 
     async def disable(self) -> None:
         """Take no further request of others; running handlers go on, and requests of this process too."""
-        enabled, self._enabled = self._enabled, False
-        for kind, name in self._handlers if enabled else ():
-            await self._cluster.withdraw(kind, name)
+        if self._enabled:
+            self._enabled = False
+            await asyncio.gather(*(self._cluster.withdraw(kind, name) for kind, name in list(self._handlers)))
