@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster import Cluster, a_cluster
@@ -246,3 +247,21 @@ async def test_an_address_that_is_none_is_refused(server: str) -> None:
     with pytest.raises(DefinitionError, match="nats://HOST") as caught:
         await EventoBundle("web", components=[OrderInvoker], server=server).start()
     assert "pw" not in str(caught.value)
+
+
+async def test_a_command_that_another_bundle_took_over_is_handled_by_nobody_else(cluster: Cluster) -> None:
+    async with cluster.bundle("orders", [OrderAggregate]) as orders, cluster.bundle("web", [OrderInvoker]) as web:
+        invoker = web.invoker(OrderInvoker)
+        await invoker.place("ORD_1", "Ann")
+        backend: Any = orders._running._backend  # type: ignore[union-attr]
+        await cluster.registry.leave(backend._membership.session)  # as if it had been paused for longer than its lease
+        async with cluster.bundle("shop", [OrderAggregate], start_timeout=10):
+            backend._membership._again.set()
+            async with asyncio.timeout(10):
+                while backend.bus._enabled:
+                    await asyncio.sleep(0.01)
+            await invoker.place("ORD_2", "Ann")  # by the shop
+        async with asyncio.timeout(10):
+            while not backend.bus._enabled:
+                await asyncio.sleep(0.01)
+        await invoker.place("ORD_3", "Ann")

@@ -120,3 +120,30 @@ async def test_who_was_forgotten_registers_again(
         await registry.leave(membership.session)
         await membership.enable()
         assert [seen.enabled for seen in await registry.view()] == [True]
+
+
+async def test_who_lost_a_name_while_away_takes_no_requests_until_it_is_free(
+    connection: NatsConnection, service: RegistryService, registry: Registry
+) -> None:
+    changes: asyncio.Queue[str] = asyncio.Queue()
+
+    async def refused() -> None:
+        changes.put_nowait("refused")
+
+    async def accepted() -> None:
+        changes.put_nowait("accepted")
+
+    about = BundleDescription("orders", commands=("OrderPlace",))
+    membership = Membership(
+        connection, about, instance_id="i1", clock=ClusterClock(), refused=refused, accepted=accepted
+    )
+    async with membership, asyncio.timeout(20):
+        await membership.enable()
+        await registry.leave(membership.session)  # as if its lease were over
+        other = await registry.register(Register(BundleDescription("shop", commands=("OrderPlace",)), "i2"))
+        membership._again.set()
+        assert await changes.get() == "refused"
+        await registry.leave(other.session)
+        assert await changes.get() == "accepted"
+        assert [(seen.bundle_id, seen.enabled) for seen in await registry.view()] == [("orders", True)]
+    assert changes.empty()

@@ -93,6 +93,8 @@ class ClusterBackend:
                 instance_id=self._instance_id,
                 clock=self._clock,
                 start_timeout=self._start_timeout,
+                refused=self.bus.disable,
+                accepted=self.bus.enable,
             )
         )
         return await self._exit.enter_async_context(RemoteStateStore(self._connection))

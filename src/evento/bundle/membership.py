@@ -9,11 +9,13 @@ import random
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
 from evento.errors import (
+    AuthenticationError,
+    DefinitionError,
     EventoError,
     NotFound,
     Overloaded,
@@ -39,6 +41,8 @@ _REMIND_SECONDS = 15.0
 _BEATS_PER_LEASE = 3
 _TOO_MUCH = (Overloaded, TooManyPendingRequests)
 
+Change: TypeAlias = Callable[[], Awaitable[None]]
+
 
 class Membership:
     """Registers an instance, keeps its lease, and leaves.
@@ -47,8 +51,13 @@ class Membership:
     acknowledge it. Afterwards heartbeats keep the lease, and every reconnect registers again: a server that forgot
     the instance knows it then. What is told is told in its order: one request after another.
 
+    An instance that was away for longer than its lease may find that another bundle has one of its names now: it is
+    ``refused``, and tries again until it is ``accepted``.
+
     :param clock: is corrected by what the servers answer.
     :param start_timeout: seconds that entering and enabling wait for an answer; None: for ever.
+    :param refused: called when an enabled instance must not take requests any more.
+    :param accepted: called when it may again.
     """
 
     def __init__(
@@ -59,10 +68,15 @@ class Membership:
         instance_id: str,
         clock: ClusterClock,
         start_timeout: float | None = None,
+        refused: Change | None = None,
+        accepted: Change | None = None,
     ) -> None:
         self._connection = connection
         self._clock = clock
         self._start_timeout = start_timeout
+        self._refused = refused or _nothing
+        self._accepted = accepted or _nothing
+        self._is_refused = False
         self._register = Register(
             description,
             instance_id,
@@ -141,6 +155,15 @@ class Membership:
         for pause in _pauses():
             try:
                 await (self._register_again() if self._again.is_set() else self._beat())
+                if self._is_refused and self._enabled:
+                    await self._accepted()
+                self._is_refused = False
+            except (DefinitionError, AuthenticationError) as error:
+                reason = _reason(error)
+                if self._enabled and not self._is_refused:
+                    self._is_refused = True
+                    logger.error("this bundle takes no requests of others any more: %s", reason)
+                    await self._refused()
             except (EventoError, NoResponders, TimeoutError) as error:
                 reason = _reason(error)
             except Exception as error:
@@ -209,6 +232,10 @@ class Membership:
         if isinstance(answer.value, Registered):
             self._clock.correct(answer.value.time / 1_000_000, sent, received)
         return answer.value
+
+
+async def _nothing() -> None:
+    pass
 
 
 def _pauses() -> Iterator[float]:
