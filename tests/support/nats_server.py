@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from evento.gateway.nats import NatsConnection
+from evento.server import die_with_parent
 
 __all__ = ["Connect", "NatsServer", "free_port", "nats_binary", "nats_server", "start_nats"]
 
@@ -78,7 +79,10 @@ class NatsServer:
         self._write()
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                nats_binary(), "-c", str(self._file), stdout=log, stderr=log
+                *(sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())),  # becomes the next one
+                *(nats_binary(), "-c", str(self._file)),
+                stdout=log,
+                stderr=log,
             )
         async with asyncio.timeout(20):
             while True:
