@@ -106,7 +106,7 @@ class RegistryDatabase:
                     await connection.run_sync(migrate, self._where)
                 return
             except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) == _NOT_UP_YET:
+                if error.connection_invalidated or getattr(error.orig, "sqlstate", None) == _NOT_UP_YET:
                     hopeless = asyncio.get_running_loop().time() >= deadline
                 else:  # two servers may make the tables at the same time: the one that loses looks again
                     hopeless = attempts == 5 or not isinstance(error, _LOST_A_RACE)
