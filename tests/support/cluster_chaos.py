@@ -71,9 +71,10 @@ class Member:
             )
 
     async def ready(self, timeout: float = 40.0) -> None:
-        """Wait until the process says that all is up."""
+        """Wait until the process says that all is up; start it again when it could not reach its database."""
         if self._is_ready:
-            return
+            return None
+        await self._revive()
         assert self._process is not None
         assert self._process.stdout is not None
         try:
@@ -81,8 +82,20 @@ class Member:
                 line = await self._process.stdout.readline()
         except TimeoutError:
             raise AssertionError(f"{self.name} does not come up: {self.complaint()}") from None
-        assert line, f"{self.name} has ended: {self.complaint()}"
+        if not line:
+            await self._process.wait()
+            return await self.ready(timeout)  # once more, or it has ended for another reason
         self._is_ready = True
+        return None
+
+    async def _revive(self) -> None:
+        """Do what a supervisor does: start a server again that has ended because its database was away."""
+        assert self._process is not None
+        if self._process.returncode is None:
+            return
+        last = "" if self._is_ready else "".join(self.complaint().splitlines()[-3:])
+        assert "StoreUnavailable: " in last, f"{self.name} has ended: {self.complaint()}"
+        await self.start()
 
     def complaint(self) -> str:
         """Return the last that it wrote."""
@@ -104,6 +117,7 @@ class Member:
 
     async def kill(self) -> None:
         """Kill it, with no chance to do anything about it."""
+        await self._revive()
         self.signal(signal.SIGKILL)
         await self._ended(10)
 
@@ -206,6 +220,7 @@ class ChaosCluster:
 
     async def _pause(self, name: str, random: Random) -> None:
         """Longer than the leases."""
+        await self.members[name].ready()
         self.members[name].pause()
         await asyncio.sleep(self.site.lease * random.uniform(1.1, 1.8))
         self.members[name].go_on()
