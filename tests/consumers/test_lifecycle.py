@@ -171,6 +171,14 @@ async def test_a_group_that_cannot_start_leaves_no_task(state: SqlConsumerStateS
     assert asyncio.all_tasks() == before
 
 
+async def test_a_group_without_consumers_follows_nothing(state: SqlConsumerStateStore, events: StateStore) -> None:
+    before = asyncio.all_tasks()
+    async with group_of(events, state) as group:
+        assert asyncio.all_tasks() == before
+        await add(events, *things(1))
+        await group.caught_up(10)
+
+
 async def test_only_consumers_join_the_group(events: StateStore, state: SqlConsumerStateStore) -> None:
     from shop import OrderAggregate
 

@@ -148,10 +148,11 @@ class ConsumerGroup:
         :raises StoreUnavailable: a store cannot be reached.
         """
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._watch)
-            for consumer in self._consumers.values():
-                await consumer.register()
-            await stack.enter_async_context(self._directions)
+            if self._consumers:  # else there is nobody to wake
+                await stack.enter_async_context(self._watch)
+                for consumer in self._consumers.values():
+                    await consumer.register()
+                await stack.enter_async_context(self._directions)
             stack.push_async_callback(self._stop)
             self._start(lambda role: role is Role.PROJECTOR)
             self._stack = stack.pop_all()
