@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
+from collections.abc import Callable
 from math import ceil
 from typing import Any
 from uuid import uuid4
@@ -17,7 +19,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from evento.errors import DefinitionError
 
-__all__ = ["database_now", "is_outage", "make_engine", "probe"]
+__all__ = ["database_now", "is_outage", "make_engine", "probe", "steady_clock"]
 
 _DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mysql": "asyncmy", "mariadb": "asyncmy"}
 _MAX_BUSY_SECONDS = 5.0
@@ -50,6 +52,12 @@ def _postgresql_now(element: database_now, compiler: Any, **options: Any) -> str
 def _mysql_now(element: database_now, compiler: Any, **options: Any) -> str:
     # Not UNIX_TIMESTAMP(NOW(6)): local time is ambiguous when the clocks go back, and leases would last an hour longer.
     return "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
+
+
+def steady_clock() -> Callable[[], int]:
+    """Return a clock of microseconds since 1970 that does not jump when the system's clock is set."""
+    offset = time.time_ns() - time.monotonic_ns()
+    return lambda: (offset + time.monotonic_ns()) // 1000
 
 
 def make_engine(

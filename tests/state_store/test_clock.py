@@ -111,3 +111,16 @@ async def test_the_systems_clock_may_be_set(monkeypatch: pytest.MonkeyPatch) -> 
         assert await store.renew(lease, ttl=60)
         monkeypatch.setattr("time.time_ns", lambda: 2**62)
         assert await store.renew(lease, ttl=60)
+
+
+async def test_a_kept_lease_outlives_a_restart_but_not_a_clock_that_was_set_back(clock: Clock, tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    async with SqliteStateStore(path, clock=clock, keep_leases=True) as store:
+        lease = await store.lock("PAY_1", owner="a", ttl=30)
+        assert lease is not None
+    clock.pass_seconds(-3600)
+    async with SqliteStateStore(path, clock=clock, keep_leases=True) as store:
+        assert await store.lock("PAY_1", owner="b", ttl=30) is None
+        clock.pass_seconds(61)
+        assert not await store.renew(lease, ttl=30)
+        assert await store.lock("PAY_1", owner="b", ttl=30) is not None

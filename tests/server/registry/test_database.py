@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -199,3 +200,33 @@ async def test_a_newer_schema_is_refused(registry: RegistryDatabase, url: str) -
 async def test_a_database_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="nowhere"):
         await RegistryDatabase(f"sqlite+aiosqlite:///{tmp_path}/nowhere/r.db", cluster="test").__aenter__()
+
+
+async def test_a_host_clock_that_was_set_back_between_two_runs_keeps_no_dead_bundle_alive(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hour = 3600 * 1_000_000_000
+    now = time.time_ns
+    with monkeypatch.context() as ahead:
+        ahead.setattr(time, "time_ns", lambda: now() + hour)
+        async with RegistryDatabase(url, cluster="test", lease=0.05) as registry:
+            await registry.register(register())
+    async with RegistryDatabase(url, cluster="test", lease=0.05) as registry:
+        [seen] = await registry.view()
+        assert seen.heartbeat_age < 60
+        async with asyncio.timeout(10):
+            while await registry.view():
+                await asyncio.sleep(0.01)
+        await registry.register(register("shop", "i2"))
+
+
+async def test_a_clock_that_is_set_while_it_runs_changes_no_lease(
+    registry: RegistryDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered = await registry.register(register())
+    now = time.time_ns
+    for shift in (-3600, 3600):
+        monkeypatch.setattr(time, "time_ns", lambda shift=shift: now() + shift * 1_000_000_000)
+        await registry.beat(registered.session)
+        [seen] = await registry.view()
+        assert seen.heartbeat_age < 60

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, Program
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from evento.databases import database_now, make_engine, probe
+from evento.databases import database_now, make_engine, probe, steady_clock
 from evento.errors import AuthenticationError, DefinitionError, EventoError, NotFound, PayloadError, StoreUnavailable
 from evento.messages.registration import BundleDescription, InstanceView, Register, Registered, Session
 from evento.server.registry.schema import MAX_NAME, bundles, instances, migrate, names, schema_version
@@ -31,6 +31,8 @@ _names_decoder = msgspec.json.Decoder(list[tuple[str, str]])
 
 class RegistryDatabase:
     """Keeps the registry of one cluster; all servers of the cluster share the database, and its clock judges leases.
+
+    With SQLite there is one server, and the clock is one of its process, which setting the host's does not move.
 
     :param url: of SQLAlchemy; ``sqlite+aiosqlite:///FILE`` or ``postgresql+asyncpg://...``.
     :param cluster: several clusters may share a database.
@@ -59,6 +61,7 @@ class RegistryDatabase:
         self._server = server
         self._timeout = timeout
         self._gate: AbstractAsyncContextManager[Any] = nullcontext()
+        self._steady: Callable[[], int] | None = None
         self._where = url
         self._engine: AsyncEngine | None = None
         self._exit = AsyncExitStack()
@@ -83,6 +86,8 @@ class RegistryDatabase:
                     await probe(engine.url)
                     await stack.enter_async_context(engine.connect())  # keeps a database in memory
                 await self._migrate(engine)
+                if engine.dialect.name == "sqlite":
+                    await self._keep_time(engine)
             except EventoError:
                 raise
             except (*_FAILURES, sqlite3.Error) as error:
@@ -113,6 +118,17 @@ class RegistryDatabase:
                 if hopeless:
                     raise
             await asyncio.sleep(min(0.1 * attempts, 0.5))
+
+    async def _keep_time(self, engine: AsyncEngine) -> None:
+        """Go by a clock that nobody sets, and let no lease of a former run last longer than a lease does.
+
+        One process has the file, and the host's clock may have been set since it was written.
+        """
+        self._steady = steady_clock()
+        now = self._steady()
+        async with engine.begin() as connection:
+            for column, latest in ((instances.c.lease_until, now + self._micros()), (instances.c.beat_at, now)):
+                await connection.execute(update(instances).where(column > latest).values({column: latest}))
 
     # Instances ---------------------------------------------------------------------------------------------------
 
@@ -326,6 +342,8 @@ class RegistryDatabase:
             raise StoreUnavailable(f"the registry in {self._where} cannot be reached: {error}") from error
 
     async def _now(self, connection: AsyncConnection) -> int:
+        if self._steady is not None:
+            return self._steady()
         now = await connection.scalar(select(database_now()))
         assert now is not None  # noqa: S101 - a constant expression
         return int(now)

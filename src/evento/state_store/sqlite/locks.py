@@ -6,7 +6,10 @@ import sqlite3
 
 from evento.state_store.port import Lease
 
-__all__ = ["end_all", "is_held", "lock", "renew", "unlock"]
+__all__ = ["end_all", "is_held", "lock", "renew", "shorten", "unlock"]
+
+LONGEST_AFTER_OPENING = 60.0
+"""Seconds that a lease may still last when the file is opened."""
 
 
 def lock(connection: sqlite3.Connection, lock_id: str, owner: str, ttl: float, now: int) -> Lease | None:
@@ -39,6 +42,15 @@ def unlock(connection: sqlite3.Connection, lease: Lease, now: int) -> bool:
 def end_all(connection: sqlite3.Connection) -> None:
     """End all leases; the tokens of later ones rise all the same."""
     connection.execute("DELETE FROM locks")
+
+
+def shorten(connection: sqlite3.Connection, now: int) -> None:
+    """Let no lease end much later than it should because the host's clock was set back while the file was closed.
+
+    Its holder may renew it; one that is lost too early is refused by its token.
+    """
+    latest = now + _micros(LONGEST_AFTER_OPENING)
+    connection.execute("UPDATE locks SET expires_at = ? WHERE expires_at > ?", (latest, latest))
 
 
 def is_held(connection: sqlite3.Connection, lease: Lease, now: int) -> bool:

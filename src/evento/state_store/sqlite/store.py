@@ -6,13 +6,13 @@ import asyncio
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from evento.databases import steady_clock
 from evento.errors import ErrorData, StoreUnavailable
 from evento.messages import EventRecord
 from evento.state_store.port import (
@@ -42,12 +42,6 @@ T = TypeVar("T")
 _READERS = 2
 _EVENT_OVERHEAD = 512
 _POLL_SECONDS = 0.05
-
-
-def steady_clock() -> Callable[[], int]:
-    """Return a clock of microseconds since 1970 that does not jump when the system's clock is set."""
-    offset = time.time_ns() - time.monotonic_ns()
-    return lambda: (offset + time.monotonic_ns()) // 1000
 
 
 class SqliteStateStore:

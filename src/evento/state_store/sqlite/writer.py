@@ -46,7 +46,9 @@ class Writer:
             raise failures.translated(error, self._location) from error
         try:
             schema.migrate(self._db, self._location)
-            if self._lock is not None and not keep_leases:
+            if keep_leases:
+                locks.shorten(self._db, clock())
+            elif self._lock is not None:
                 locks.end_all(self._db)  # nobody else has the file, so who held a lease is dead
             self.identity = schema.identity(self._db)
             self.head = reader.head(self._db)
