@@ -13,7 +13,15 @@ import msgspec
 import pytest
 from nats_server import nats_server
 
-from evento.errors import ErrorData, EventoError, PayloadError, StoreMismatch, StoreUnavailable, error_from_data
+from evento.errors import (
+    ErrorData,
+    EventoError,
+    Overloaded,
+    PayloadError,
+    StoreMismatch,
+    StoreUnavailable,
+    error_from_data,
+)
 from evento.gateway.nats import NatsConnection
 from evento.gateway.nats.calls import encode
 from evento.server.store import StoreService
@@ -25,7 +33,7 @@ from evento.testing.conformance.state_store.support import append, filled, new_e
 
 @asynccontextmanager
 async def serving(
-    folder: Path, store: SqliteStateStore, *, max_payload: int = 1_048_576
+    folder: Path, store: SqliteStateStore, *, max_payload: int = 1_048_576, **bounds: int
 ) -> AsyncIterator[tuple[StoreService, NatsConnection]]:
     """Serve a store; give the service and the connection of a bundle."""
     async with AsyncExitStack() as stack:
@@ -35,7 +43,7 @@ async def serving(
             await stack.enter_async_context(NatsConnection([nats.url], cluster="test", user=user, instance=f"{user}-1"))
             for user in ("evento-server", "shop")
         ]
-        service = await stack.enter_async_context(StoreService(server, store))
+        service = await stack.enter_async_context(StoreService(server, store, **bounds))
         yield service, bundle
 
 
@@ -190,3 +198,21 @@ async def test_a_call_that_was_meant_for_another_store_is_refused(tmp_path: Path
             with pytest.raises(StoreMismatch):
                 await ask(bundle, "story", encode(wire.StoryCall(wire.FORMAT, 5.0, meant, "ORD_1")))
         assert await store.head() == 0
+
+
+async def test_the_bytes_of_calls_under_way_are_bounded(tmp_path: Path, store: SqliteStateStore) -> None:
+    async with serving(tmp_path, store, max_bytes=5000) as (service, bundle):
+        [record] = await filled(store, 1)
+        assert record.version == 1
+        snapshots = [
+            encode(wire.SnapshotCall(wire.FORMAT, 5.0, None, Snapshot("ORD_1", 1, f"f{number}", b"x" * 4000)))
+            for number in range(20)
+        ]
+        outcomes = await asyncio.gather(
+            *(ask(bundle, "snapshot", snapshot) for snapshot in snapshots), return_exceptions=True
+        )
+        refused = [one for one in outcomes if isinstance(one, Overloaded)]
+        assert refused
+        assert [one for one in outcomes if one is True]
+        assert service.counters.refused == len(refused)
+        assert await ask(bundle, "head", encode(wire.Call(wire.FORMAT, 5.0, None))) == 1

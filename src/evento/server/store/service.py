@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -39,16 +40,25 @@ class StoreService:
     Connection and store must be open, and stay open until the service is closed. Requests beyond the bounds are
     answered with :class:`~evento.errors.Overloaded` at once, and a request whose deadline has passed is not started.
 
-    :param max_reads: reads that run or wait at a time.
+    :param max_reads: operations other than appends that run or wait at a time, and ``max_bytes`` of them. What is
+        appended is bounded by the store.
     :param max_fetches: page reads that run at a time, each up to a page's bytes in memory; others wait among the reads.
     """
 
     def __init__(
-        self, connection: NatsConnection, store: StateStore, *, max_reads: int = 2048, max_fetches: int = 8
+        self,
+        connection: NatsConnection,
+        store: StateStore,
+        *,
+        max_reads: int = 2048,
+        max_bytes: int = 128 * 1024 * 1024,
+        max_fetches: int = 8,
     ) -> None:
         self._connection = connection
         self._store = store
         self._max_reads = max_reads
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._fetches = asyncio.Semaphore(max_fetches)
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions: list[Subscription] = []
@@ -163,16 +173,24 @@ class StoreService:
         operation = wire.OPERATIONS[name]
 
         def serve(delivery: Delivery) -> None:
-            if len(self._tasks) >= self._max_reads:
+            size = len(delivery.data)
+            if len(self._tasks) >= self._max_reads or (self._tasks and self._bytes + size > self._max_bytes):
                 self.counters.refused += 1
-                error = Overloaded(f"store.{name} was refused: {len(self._tasks)} operations run in this server")
+                error = Overloaded(
+                    f"store.{name} was refused: {len(self._tasks)} operations ({self._bytes} bytes) run in this server"
+                )
                 delivery.respond(encode(Answer[None](error_to_data(error))))
                 return
             task = asyncio.create_task(self._serve(name, operation, run, delivery))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._bytes += size
+            task.add_done_callback(partial(self._served, size))
 
         return serve
+
+    def _served(self, size: int, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._bytes -= size
 
     async def _serve(self, name: str, operation: Operation, run: Run, delivery: Delivery) -> None:
         loop = asyncio.get_running_loop()
