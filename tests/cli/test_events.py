@@ -145,6 +145,13 @@ def test_the_table_has_a_heading_and_a_line_for_each_event(cli: Any, shop: Path)
     assert len({line.index("{") for line in lines}) == 1
 
 
+@pytest.mark.parametrize("until", ["2026-01-02", "2026-01-03"])
+def test_a_time_range_that_holds_nothing_is_wrong_use(cli: Any, shop: Path, until: str) -> None:
+    result = cli("events", "list", "--from", "2026-01-03", "--to", until, "--store", f"sqlite:{shop}")
+    assert (result.code, result.out) == (2, "")
+    assert "--from must be earlier than --to" in result.err
+
+
 def test_nothing_found_is_told_to_people_only(cli: Any, shop: Path) -> None:
     words = ["events", "list", "--after", "6", "--store", f"sqlite:{shop}"]
     people, program = cli(*words), cli(*words, "--json")

@@ -120,6 +120,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    if arguments.since is not None and arguments.until is not None and arguments.since >= arguments.until:
+        raise WrongUse("--from must be earlier than --to (which is exclusive)")
     asyncio.run(_print_matches(arguments))
     return DONE
 
