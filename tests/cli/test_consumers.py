@@ -132,7 +132,7 @@ def test_a_retry_is_done_by_the_next_start(cli: Any, things: Shop) -> None:
     result = cli("consumers", "dead", "retry", "ThingProjector", "1", *things.store)
     assert (result.code, result.err) == (0, "")
     assert result.out == (
-        "marked for a retry: 1 events of ThingProjector v1 [*] of test_bundle (no bundle runs it: its next start "
+        "marked for a retry: 1 event of ThingProjector v1 [*] of test_bundle (no bundle runs it: its next start "
         "follows)\n"
     )
     things.broken = False
@@ -173,7 +173,7 @@ def test_discard(cli: Any, things: Shop) -> None:
     assert "add --yes" in unsure.err
     result = cli("consumers", "discard", "ThingProjector", "1", "--yes", *things.store)
     assert result.code == 0
-    assert result.out.startswith("discarded: 1 events of ThingProjector v1")
+    assert result.out.startswith("discarded: 1 event of ThingProjector v1")
     things.run_to_end()
     assert things.seen.positions == [2, 3, 4]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from evento.cli.output import Output, printable, rfc3339
+from evento.cli.output import Output, counted, printable, rfc3339
 from evento.consumers import ConsumerStatus, DeadEvent
 from evento.messages import to_micros
 
@@ -107,6 +107,6 @@ def print_dead(output: Output, event: DeadEvent) -> None:
     else:
         error = f"{event.error_type}: {event.error_message}"
         shown = error if len(error) <= _SHOWN_ERROR else f"{error[:_SHOWN_ERROR]}..."
-        why = f"{'to be retried' if event.retry else 'dead'} after {event.attempts} attempts, {shown}"
+        why = f"{'to be retried' if event.retry else 'dead'} after {counted(event.attempts, 'attempt')}, {shown}"
     line = f"{event.position:>9}  {rfc3339(event.parked_at)}  {event.event_name}  {event.key or '-'}  {why}"
     output.line(printable(line))

@@ -13,7 +13,7 @@ from evento.cli.consumer_access import Administration, Consumers, open_consumers
 from evento.cli.consumer_lines import dead_line, print_dead, print_status, print_statuses, status_line
 from evento.cli.errors import DONE, CommandFailed, WrongUse
 from evento.cli.locations import add_consumers_option, add_store_options
-from evento.cli.output import Output, printable
+from evento.cli.output import Output, counted, printable
 from evento.consumers import ConsumerId, ConsumerStatus
 
 __all__ = ["add_consumers"]
@@ -284,8 +284,8 @@ def _confirm(arguments: argparse.Namespace, selection: dict[str, Any]) -> None:
         conditions = {name: value for name, value in selection.items() if name != "all"}
         waiting = None if arguments.position is not None else arguments.waiting
         events = await consumers.administration.dead(consumer, **conditions, waiting=waiting, limit=1000)
-        amount = "1,000 or more" if len(events) == 1000 else str(len(events))
-        return f"{amount} events of {consumer} will be given up for ever."
+        amount = "1,000 events or more" if len(events) == 1000 else counted(len(events), "event")
+        return f"{amount} of {consumer} will be given up for ever."
 
     print(printable(_read(arguments, look)), file=sys.stderr)
     print("Go on? [y/N] ", end="", file=sys.stderr, flush=True)
@@ -298,7 +298,9 @@ def _answer(arguments: argparse.Namespace, consumer: ConsumerId, done: str, amou
     if output.json:
         output.object({"consumer": str(consumer), "done": done, "events": amount, "running": running})
         return DONE
-    subject = printable(str(consumer)) if amount is None else f"{amount:,} events of {printable(str(consumer))}"
+    subject = (
+        printable(str(consumer)) if amount is None else f"{counted(amount, 'event')} of {printable(str(consumer))}"
+    )
     when = (
         "the running bundle follows within about a second" if running else "no bundle runs it: its next start follows"
     )

@@ -115,6 +115,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def counted(amount: int, noun: str) -> str:
+    """Return an amount with its noun, as in ``1 event`` and ``2,000 events``."""
+    return f"{amount:,} {noun}{'' if amount == 1 else 's'}"
+
+
 def discard_output() -> None:
     """Send what is still buffered for a reader that has left to nowhere, so that Python's exit stays quiet."""
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -54,8 +54,8 @@ class Notices:
     def parked(self, event: EventRecord, key: str | None, error: BaseException, *, attempts: int) -> None:
         """Say that an event is dead, and what waits behind it."""
         logger.error(
-            "%s: %s at position %d is in the dead event queue after %d attempts%s: %s",
-            self._consumer, event.name, event.position, attempts,
+            "%s: %s at position %d is in the dead event queue after %s%s: %s",
+            self._consumer, event.name, event.position, "1 attempt" if attempts == 1 else f"{attempts} attempts",
             "" if key is None else f"; later events of {key} wait behind it", summary_of(error),
             exc_info=error,
         )  # fmt: skip
