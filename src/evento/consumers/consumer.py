@@ -213,9 +213,10 @@ class Consumer:
                 raise Stopped(f"{self.id} was stopped before it reached the head")
             if self._standing.state is ConsumerState.PAUSED:
                 why = "is paused" if self._signals.paused else "has paused itself"
+                error = f" (last error: {self._standing.last_error})" if self._standing.last_error else ""
                 raise ReadModelBehind(
-                    f"{self.id} {why} at position {self.committed} and will not reach the head until it is resumed: "
-                    f"{self._standing.last_error or 'no error'}"
+                    f"{self.id} {why} at position {self.committed}{error} and will not reach the head until it is "
+                    f"resumed: evento consumers resume {self.id.component}"
                 )
 
     # Work --------------------------------------------------------------------------------------------------------
