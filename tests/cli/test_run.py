@@ -211,6 +211,11 @@ def test_a_second_signal_stops_at_once(module: Any, process: Any) -> None:
             "shop_app could not be imported: ModuleNotFoundError: No module named 'no",
         ),
         ("1 / 0", "shop_app:bundle", "shop_app could not be imported: ZeroDivisionError: division by zero ("),
+        (
+            "from evento import Observer\nclass Mail(Observer): pass",
+            "shop_app:bundle",
+            "shop_app could not be imported: Mail (",
+        ),
         ("def broken(:", "shop_app:bundle", "shop_app could not be imported: SyntaxError: "),
         ("raise SystemExit(0)", "shop_app:bundle", "shop_app could not be imported: it called sys.exit(0)"),
         ("", "shop_app:bundle", "shop_app has no 'bundle'"),
@@ -232,7 +237,9 @@ def test_what_cannot_be_run_is_one_clear_line(module: Any, shell: Any, source: s
     result = shell("run", target)
     assert (result.code, result.out) == (1, "")
     assert result.err.startswith(f"evento: {says}")
+    assert result.err.startswith(f"evento: {says}")
     assert len(result.err.splitlines()) == 1, result.err
+    assert result.err.count("shop_app.py:") <= 1, "the place is told once"
 
 
 def test_errors_in_the_users_code_name_the_line(module: Any, shell: Any, tmp_path: Path) -> None:

@@ -126,11 +126,16 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise CommandFailed(f"there is no module {name}, neither in {os.getcwd()} nor installed") from None
-        raise CommandFailed(f"{name} could not be imported: {explain(error)} ({where(error)})") from error
+        raise _not_imported(name, error) from error
     except Exception as error:
-        raise CommandFailed(f"{name} could not be imported: {explain(error)} ({where(error)})") from error
+        raise _not_imported(name, error) from error
     except SystemExit as end:
         raise CommandFailed(f"{name} could not be imported: it called sys.exit({end.code!r})") from end
+
+
+def _not_imported(name: str, error: Exception) -> CommandFailed:
+    why, place = explain(error), where(error)
+    return CommandFailed(f"{name} could not be imported: {why}" + ("" if place in why else f" ({place})"))
 
 
 def _candidates(module: ModuleType) -> str:
