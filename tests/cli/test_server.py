@@ -37,6 +37,8 @@ def test_it_serves_until_a_signal(process: Any, tmp_path: Path, number: signal.S
     line(server, "serves cluster 'evento-server'")
     server.send_signal(number)
 
+    line(server, "the server is stopping")
+    line(server, "the server has stopped")
     assert server.wait(20) == 0
     assert "Traceback" not in server.stderr.read()
     assert not Path(f"/proc/{pid}").exists()

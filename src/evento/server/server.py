@@ -91,11 +91,14 @@ class EventoServer:
 
     async def __aexit__(self, *_: object) -> None:
         self.health.draining = True
+        logger.info("the server is stopping: what is under way is answered")
         try:
             async with asyncio.timeout(self.settings.shutdown_timeout):
                 await self._stack.aclose()
         except TimeoutError:
             logger.error("what was under way after %g seconds was cut off", self.settings.shutdown_timeout)
+        else:
+            logger.info("the server has stopped")
 
     async def _start(self, stack: AsyncExitStack) -> None:
         """Enter the parts in the order in which they need each other; they are left in the opposite one."""
