@@ -71,6 +71,13 @@ def test_names_that_no_bundle_can_have_are_refused(file: TokenFile, bundle: str)
     assert file.read() is None
 
 
+@pytest.mark.parametrize("name", ["PlaceOrderCommand,OrderQuery", "PlaceOrderCommand OrderQuery", "OrderQuery\t"])
+def test_a_list_of_names_is_not_taken_for_one(file: TokenFile, name: str) -> None:
+    with pytest.raises(ConfigurationError):
+        file.create("shop", serves=[name])
+    assert file.read() is None
+
+
 def test_what_is_not_there_cannot_be_revoked(file: TokenFile) -> None:
     with pytest.raises(NotFound, match="there is no file"):
         file.revoke("shop")

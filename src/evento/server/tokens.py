@@ -134,3 +134,6 @@ def _check_names(bundle: str, serves: Sequence[str]) -> None:
     for what, name in (("a bundle id", bundle), *(("a payload name", name) for name in serves)):
         if not 0 < len(name) <= 200 or not name.isprintable():
             raise ConfigurationError(f"{name!r:.80} cannot be {what}: write 1 to 200 printable characters")
+    for name in serves:
+        if "," in name or any(character.isspace() for character in name):
+            raise ConfigurationError(f"{name!r:.80} is no payload name: give the names one by one, with spaces between")
