@@ -240,7 +240,9 @@ class TestTokens:
         monkeypatch.setenv("EVENTO_TOKEN", "wrong")
         assert "--token-file" in await self.bundles(cli, server)
         monkeypatch.delenv("EVENTO_TOKEN")
-        assert "refused the user 'evento-admin'" in await self.bundles(cli, server)
+        refused = await self.bundles(cli, server)
+        assert "refused the user 'evento-admin'" in refused
+        assert "it showed no token" in refused
 
     @pytest.mark.parametrize("content", [SECRET, f"{SECRET}\n", f'{{"server": "other", "admin": "{SECRET}"}}'])
     async def test_of_a_file(self, cli: Any, server: str, tmp_path: Path, content: str) -> None:

@@ -216,8 +216,8 @@ class Membership:
                     await asyncio.sleep(pause)
         except TimeoutError:
             raise StoreUnavailable(
-                f"no server {what} the bundle within {self._start_timeout:g} s: look whether one runs, and reaches "
-                "its database"
+                f"no server {what} the bundle within {self._start_timeout:g} s: look whether one of the cluster "
+                f"{self._connection.subjects.cluster!r} runs (cluster=), and reaches its database"
             ) from None
 
     async def _ask(self, operation: str, call: msgspec.Struct, *, seconds: float = _REQUEST_SECONDS) -> Any:

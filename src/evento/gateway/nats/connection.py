@@ -126,9 +126,12 @@ class NatsConnection:
                 link = await self._connect()
         except TimeoutError:
             await self.close()
+            complaints = str(self._complaints)
+            mend = "start one with: evento server"
+            if "CERTIFICATE_VERIFY_FAILED" in complaints:
+                mend = "trust its authority (tls=FILE, --ca FILE or $SSL_CERT_FILE), or mend its certificate"
             raise StoreUnavailable(
-                f"no Evento Server answers within {self._start_timeout:g} s: {self._complaints}; "
-                "start one with: evento server",
+                f"no Evento Server answers within {self._start_timeout:g} s: {complaints}; {mend}",
                 servers=[str(address) for address in self._addresses],
             ) from None
         except BaseException:

@@ -283,8 +283,11 @@ class Link(asyncio.Protocol):
     def on_error(self, text: str) -> None:
         """Take an error of the server: a refusal of this client, or of one operation; the server closes by itself."""
         if any(word in text.lower() for word in _REFUSED):
+            mend = (
+                "check its token" if self._settings.token else "it showed no token: set $EVENTO_TOKEN or --token-file"
+            )
             self.why_lost = AuthenticationError(
-                f"the server refused the user {self._settings.user!r}: {text}; check its token",
+                f"the server refused the user {self._settings.user!r}: {text}; {mend}",
                 user=self._settings.user,
             )
         elif text.lower().startswith("permissions violation"):
