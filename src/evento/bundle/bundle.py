@@ -76,7 +76,8 @@ class EventoBundle:
     :param description, detail, repository_url, line_prefix: for catalogues.
     :param on_started: called with the bundle once it runs; may be async.
     :param state_cache_size: aggregates whose state is kept between commands; 0 turns the cache off.
-    :param state_cache_expiry: how long an unused state is kept.
+    :param state_cache_expiry: after how long without use a state is read again from the store; its memory is given
+        back when it is asked for then, or pushed out by another one.
     """
 
     def __init__(
