@@ -126,7 +126,12 @@ class EventoServer:
         self.health.add("registry", self._why_no_registry)
         gateway = await stack.enter_async_context(open_gateway(settings))
         self.health.add("gateway", gateway.why_not_ready)
-        service = StoreService(gateway.connection, store, max_fetches=settings.fetch_concurrency)
+        service = StoreService(
+            gateway.connection,
+            store,
+            max_fetches=settings.fetch_concurrency,
+            payload_limit=settings.payload_limit,
+        )
         metrics.add(lambda: store_metrics(service.counters))
         await stack.enter_async_context(Samples(gateway.connection, self.telemetry))
         await stack.enter_async_context(service)

@@ -51,13 +51,18 @@ async def probe_store(settings: ServerSettings) -> str:
     return f"{info.location}: {info.events:,} events"
 
 
+_QUERY = ("sslmode", "ssl")
+
+
 def registry_url(settings: ServerSettings) -> str:
     """Return where the registry is, as SQLAlchemy writes it: beside the store's tables, or in a file of its own."""
     scheme, _, rest = settings.store_url.partition(":")
     if scheme == "sqlite":
         return f"sqlite+aiosqlite:///{(settings.data / 'registry.db').absolute()}"
-    # What libpq calls sslmode, SQLAlchemy's asyncpg calls ssl.
-    return f"postgresql+asyncpg:{rest.replace('sslmode=', 'ssl=')}"
+    where, _, query = rest.partition("?")
+    # What libpq calls sslmode, SQLAlchemy's asyncpg calls ssl; it takes none of libpq's other parameters.
+    known = [pair.replace("sslmode=", "ssl=") for pair in query.split("&") if pair.partition("=")[0] in _QUERY]
+    return f"postgresql+asyncpg:{where}" + (f"?{'&'.join(known)}" if known else "")
 
 
 def _unmade(path: Path) -> str | None:

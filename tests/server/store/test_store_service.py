@@ -25,7 +25,7 @@ from evento.errors import (
 from evento.gateway.nats import NatsConnection
 from evento.gateway.nats.calls import encode
 from evento.server.store import StoreService
-from evento.state_store import Append, AppendOutcome, EventFilter, Refused, Snapshot
+from evento.state_store import Append, Appended, AppendOutcome, EventFilter, Refused, Snapshot
 from evento.state_store.remote import RemoteStateStore, wire
 from evento.state_store.sqlite import SqliteStateStore
 from evento.testing.conformance.state_store.support import append, filled, new_event, stored
@@ -216,3 +216,17 @@ async def test_the_bytes_of_calls_under_way_are_bounded(tmp_path: Path, store: S
         assert [one for one in outcomes if one is True]
         assert service.counters.refused == len(refused)
         assert await ask(bundle, "head", encode(wire.Call(wire.FORMAT, 5.0, None))) == 1
+
+
+async def test_an_event_over_the_servers_limit_is_refused_alone(tmp_path: Path, store: SqliteStateStore) -> None:
+    async with (
+        serving(tmp_path, store, payload_limit=100) as (_, bundle),
+        RemoteStateStore(bundle) as remote,
+    ):
+        large = Append(new_event("ORD_1", payload=b'{"text":"%s"}' % (b"x" * 100)))
+        outcomes = await asyncio.gather(remote.append(append()), remote.append(large), return_exceptions=True)
+        assert isinstance(outcomes[0], Appended)
+        assert isinstance(outcomes[1], PayloadError)
+        assert outcomes[1].definite
+        assert "payload_limit" in str(outcomes[1])
+        assert await remote.head() == 1

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from evento.errors import ErrorData, EventoError, StoreMismatch, StoreUnavailable, error_to_data
+from evento.errors import ErrorData, EventoError, PayloadError, StoreMismatch, StoreUnavailable, error_to_data
 from evento.gateway.nats import Delivery
 from evento.gateway.nats.calls import Answer, encode
 from evento.messages import EventRecord
@@ -32,11 +32,13 @@ class Appending:
         *,
         stored: Callable[[EventRecord], None],
         max_answer: int,
+        payload_limit: int,
     ) -> None:
         self._store = store
         self._counters = counters
         self._stored = stored
         self._max_answer = max_answer
+        self._payload_limit = payload_limit
         self._open: set[Batch] = set()
         self._idle: asyncio.Event | None = None
 
@@ -66,11 +68,22 @@ class Appending:
 
     def _queue(self, batch: Batch, number: int, append: Append) -> None:
         try:
+            self._check(append)
             future = self._store.append(append)
         except Exception as error:
             batch.settle(number, self._failed(append, error))
             return
         future.add_done_callback(lambda done: batch.settle(number, self._outcome(append, done)))
+
+    def _check(self, append: Append) -> None:
+        size = len(append.event.payload)
+        if size > self._payload_limit:
+            raise PayloadError(
+                f"{append.event.name} has {size:,} bytes, over the server's limit of {self._payload_limit:,}: keep "
+                "large data elsewhere, or raise payload_limit",
+                limit=self._payload_limit,
+                size=size,
+            )
 
     def _outcome(self, append: Append, future: asyncio.Future[AppendOutcome]) -> wire.WireOutcome:
         counters = self._counters

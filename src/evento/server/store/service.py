@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from evento.errors import EventoError, Overloaded, error_to_data
 from evento.gateway.nats import Delivery, NatsConnection, Subscription
 from evento.gateway.nats.calls import Answer, Operation, encode
-from evento.messages import EventRecord
+from evento.messages import MAX_PAYLOAD_BYTES, EventRecord
 from evento.server.store.appending import Appending, require_store
 from evento.server.store.counters import StoreCounters
 from evento.server.store.head import HeadPublisher
@@ -43,6 +43,8 @@ class StoreService:
     :param max_reads: operations other than appends that run or wait at a time, and ``max_bytes`` of them. What is
         appended is bounded by the store.
     :param max_fetches: page reads that run at a time, each up to a page's bytes in memory; others wait among the reads.
+    :param payload_limit: the largest payload of an event, in bytes; a larger one is refused with
+        :class:`~evento.errors.PayloadError`, alone.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class StoreService:
         max_reads: int = 2048,
         max_bytes: int = 128 * 1024 * 1024,
         max_fetches: int = 8,
+        payload_limit: int = MAX_PAYLOAD_BYTES,
     ) -> None:
         self._connection = connection
         self._store = store
@@ -65,7 +68,13 @@ class StoreService:
         self._room = connection.max_payload // 2  # leaves one event beyond it its place
         self.counters = StoreCounters()
         self._head = HeadPublisher(connection, store.store_id)
-        self._appending = Appending(store, self.counters, stored=self._stored, max_answer=connection.max_payload)
+        self._appending = Appending(
+            store,
+            self.counters,
+            stored=self._stored,
+            max_answer=connection.max_payload,
+            payload_limit=payload_limit,
+        )
         self._jobs = Jobs(connection)
 
     async def __aenter__(self) -> StoreService:
