@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from streams import Seen, ThingAddedEvent, ThingProjector, add, group_of, until
+from streams import Seen, ThingAddedEvent, ThingProjector, add, group_of
+from waiting import eventually
 
 from evento import EventMessage, EventoBundle
 from evento.consumers import ConsumerGroup, SqlConsumerStateStore
@@ -146,7 +147,7 @@ def test_a_retry_is_taken_up_by_the_running_bundle(cli: Any, running: Shop) -> N
     running.broken = False
     (answer,) = cli("consumers", "retry", "ThingProjector", "--all", "--json", *running.store).objects
     assert (answer["events"], answer["running"]) == (1, True)
-    asyncio.run(until(lambda: running.seen.positions == [2, 1, 3, 4]))
+    asyncio.run(eventually(lambda: running.seen.positions == [2, 1, 3, 4]))
 
 
 def test_pause_and_resume(cli: Any, running: Shop) -> None:

@@ -19,8 +19,8 @@ from streams import (
     add_many,
     group_of,
     things,
-    until,
 )
+from waiting import eventually
 
 from evento import EventMessage
 from evento.components import Role, component_definition
@@ -59,7 +59,7 @@ async def test_a_checkpoint_is_committed_although_nobody_waits(
 ) -> None:
     async with group_of(events, state, ThingProjector(Seen())):
         await add(events, *things(3))
-        await until(lambda: _is_at(state, 3))
+        await eventually(lambda: _is_at(state, 3))
 
 
 async def _is_at(state: SqlConsumerStateStore, wanted: int) -> bool:
@@ -70,7 +70,7 @@ async def test_events_are_committed_in_batches(events: StateStore, state: SqlCon
     await add_many(events, things(3000))
     store = FaultyConsumerStore(state)
     async with group_of(events, store, ThingProjector(Seen()), fetch_size=100) as group:
-        await until(lambda: group.statuses()[0].head_reached)
+        await eventually(lambda: group.statuses()[0].head_reached)
         await group.caught_up(10)
     assert store.commits < 300
 
@@ -130,7 +130,7 @@ async def test_a_selective_consumer_passes_what_does_not_concern_it(
         await group.caught_up(10)
         assert await position(state) == 50
         await add(events, ThingRenamedEvent("T"))
-        await until(lambda: (group.statuses()[0].head, group.statuses()[0].lag_events) == (51, 0))
+        await eventually(lambda: (group.statuses()[0].head, group.statuses()[0].lag_events) == (51, 0))
         assert await position(state) == 50  # not worth a write yet
     assert await position(state) == 51
 
@@ -363,7 +363,7 @@ async def test_the_gate_opens_at_the_head(
     with caplog.at_level(logging.INFO, "evento.consumers"):
         async with group_of(events, state, GateProjector(handle), ThingProjector(Seen()), fetch_size=2) as group:
             gate = asyncio.create_task(group.ready())
-            await until(lambda: group.statuses()[1].head_reached)
+            await eventually(lambda: group.statuses()[1].head_reached)
             assert not gate.done()
             blocked.set()
             await gate

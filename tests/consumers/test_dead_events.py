@@ -25,8 +25,8 @@ from streams import (
     group_of,
     rows,
     things,
-    until,
 )
+from waiting import eventually
 
 from evento import EventMessage, Projector, TransientError, event_handler
 from evento.consumers import Checkpoint, ConsumerId, ConsumerState, SqlConsumerStateStore, retries
@@ -263,9 +263,9 @@ async def test_a_transient_failure_of_a_retry_is_waited_for_while_the_stream_goe
         handle.error = TransientError("the mail server is down")
         before = len(handle.runs)
         await group.administration.retry(THINGS, 1)
-        await until(lambda: len(handle.runs) > before + 5)  # more often than retry=2 allows
+        await eventually(lambda: len(handle.runs) > before + 5)  # more often than retry=2 allows
         await add(events, ThingAddedEvent("B"))
-        await until(lambda: 3 in handle.seen.positions)
+        await eventually(lambda: 3 in handle.seen.positions)
         assert (await group.administration.show(THINGS)).retrying == 2
         with pytest.raises(ReadModelBehind, match="being retried"):
             await group.caught_up(0.05)
@@ -427,7 +427,7 @@ async def test_a_stop_in_the_middle_of_a_retry_loses_nothing(events: StateStore,
     async with asyncio.timeout(10):
         async with group_of(events, state, SlowRetryProjector(group_handle)) as group:
             await group.administration.discard(consumer, 1)
-            await until(lambda: handle.runs)
+            await eventually(lambda: len(handle.runs) > 0)
     (kept,) = await state.dead_events(consumer)
     assert (kept.position, kept.waiting) == (2, True)  # neither dead nor gone
     seen = Seen()
@@ -460,7 +460,7 @@ async def test_a_retry_whose_transaction_is_refused_is_done_again(
         handle.mend()
         store.error = StoreUnavailable("gone")
         await group.administration.retry(ROWS, all=True)
-        await until(lambda: store.failures)
+        await eventually(lambda: store.failures > 0)
         assert await rows(state) == []
         assert await queue(state, ROWS) == [1, 2]
         store.error = None
@@ -475,11 +475,11 @@ async def test_the_retry_runs_where_the_lease_is(events: StateStore, state: SqlC
     async with group_of(events, state, ThingProjector(first), fetch_delay=poll) as active:
         await active.caught_up(10)
         async with group_of(events, state, ThingProjector(second), fetch_delay=poll) as standby:
-            await until(lambda: standby.statuses()[0].state is ConsumerState.STANDBY)
+            await eventually(lambda: standby.statuses()[0].state is ConsumerState.STANDBY)
             first.mend()
             second.mend()
             await standby.administration.retry(THINGS, all=True)  # asked for at the one without the lease
-            await until(lambda: first.seen.positions == [1, 2])
+            await eventually(lambda: first.seen.positions == [1, 2])
             await standby.caught_up(10)
             assert (await standby.administration.show(THINGS)).dead == 0
             await active.caught_up(10)

@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from streams import Seen, ThingAddedEvent, ThingRenamedEvent, add, group_of, things, until
+from streams import Seen, ThingAddedEvent, ThingRenamedEvent, add, group_of, things
+from waiting import eventually
 
 from evento import EventMessage, Observer, Saga, SagaState, event_handler, saga_event_handler
 from evento.consumers import ConsumerId, ConsumerState, SqlConsumerStateStore
@@ -101,9 +102,9 @@ async def test_a_paused_observer_begins_nothing(events: StateStore, state: SqlCo
     async with asyncio.timeout(20), group_of(events, state, WatchObserver(handle)) as group:
         await group.ready()
         await group.administration.pause(WATCHER)
-        await until(lambda: group.statuses()[0].state is ConsumerState.PAUSED)
+        await eventually(lambda: group.statuses()[0].state is ConsumerState.PAUSED)
         await add(events, *things(3))
-        await until(lambda: group.statuses()[0].head == 3)
+        await eventually(lambda: group.statuses()[0].head == 3)
         assert handle.seen.positions == []
         await group.administration.resume(WATCHER)
         await group.caught_up(10)
@@ -118,7 +119,7 @@ async def test_a_pause_before_the_first_start_keeps_the_start_at_the_head(
     await state.set_paused(WATCHER, True)
     async with group_of(events, state, WatchObserver(handle), fetch_delay=timedelta(milliseconds=20)) as group:
         await group.ready()
-        await until(lambda: group.statuses()[0].state is ConsumerState.PAUSED)
+        await eventually(lambda: group.statuses()[0].state is ConsumerState.PAUSED)
         await add(events, *things(2))
         await group.administration.resume(WATCHER)
         await group.caught_up(10)

@@ -24,8 +24,8 @@ from streams import (
     group_of,
     rows,
     things,
-    until,
 )
+from waiting import eventually
 
 from evento import EventMessage, Projector, TransientError, event_handler
 from evento.consumers import ConsumerId, SqlConsumerStateStore
@@ -157,7 +157,7 @@ async def test_an_error_of_the_database_is_the_handlers(events: StateStore, stat
     projector = BrokenProjector()
     async with group_of(events, state, projector) as group:
         # To SQLite this is an OperationalError, which passes by itself as far as anyone knows.
-        await until(lambda: group.statuses()[0].errors >= 3)
+        await eventually(lambda: group.statuses()[0].errors >= 3)
         assert group.statuses()[0].position == 2
         assert await rows(state) == [1, 2]
 
@@ -190,7 +190,7 @@ async def test_a_store_that_fails_at_the_commit_leaves_no_double(
         await group.caught_up(10)
         store.error = StoreUnavailable("gone")
         await add(events, *things(4))
-        await until(lambda: store.failures >= 2)
+        await eventually(lambda: store.failures >= 2)
         assert await rows(state) == [1, 2, 3, 4]
         store.error = None
         await group.caught_up(10)
@@ -275,7 +275,7 @@ async def test_no_transaction_stays_open_at_the_head(events: StateStore, state: 
     async with group_of(events, state, RowProjector(seen), checkpoint_interval=timedelta(hours=1)), asyncio.timeout(10):
         await add(events, *things(2))
         await seen.wait(2)
-        await until(lambda: _count(state, 2))
+        await eventually(lambda: _count(state, 2))
 
 
 async def _count(state: SqlConsumerStateStore, wanted: int) -> bool:

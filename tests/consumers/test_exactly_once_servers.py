@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
-from streams import ThingAddedEvent, add, add_many, group_of, things, until
+from streams import ThingAddedEvent, add, add_many, group_of, things
+from waiting import eventually
 
 from evento import EventMessage, Projector, event_handler
 from evento.consumers import ConsumerId, ConsumerState, SqlConsumerStateStore
@@ -128,7 +129,7 @@ async def test_who_takes_over_in_a_handler_writes_everything_once(
         async with group_of(events, other, EffectProjector(nothing), take_over=True) as group:
             await group.caught_up(20)
             go_on.set()
-            await until(lambda: paused.statuses()[0].state is ConsumerState.STANDBY)
+            await eventually(lambda: paused.statuses()[0].state is ConsumerState.STANDBY)
             assert await effects(other) == [1, 2, 3, 4, 5]
     assert await effects(state) == [1, 2, 3, 4, 5]
     assert await state.dead_events(EFFECTS) == []

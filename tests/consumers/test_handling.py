@@ -20,8 +20,8 @@ from streams import (
     add_many,
     group_of,
     things,
-    until,
 )
+from waiting import eventually
 
 from evento import EventMessage, Metadata, Projector, ProjectorStatus, QueryGateway, event_handler
 from evento.components import Interceptor
@@ -228,9 +228,9 @@ async def test_an_idle_consumer_asks_for_nothing(events: StateStore, state: SqlC
         store, state, ThingProjector(Seen()), fetch_size=1, fetch_delay=timedelta(milliseconds=5)
     ) as group:
         await group.caught_up(10)
-        await until(lambda: group.statuses()[0].head_reached)
+        await eventually(lambda: group.statuses()[0].head_reached)
         fetches, waits = store.fetches, store.waits
-        await until(lambda: store.waits >= waits + 5)
+        await eventually(lambda: store.waits >= waits + 5)
         assert store.fetches == fetches
         assert store.waits < waits + 50
 
@@ -240,7 +240,7 @@ async def test_an_idle_consumer_sleeps(events: StateStore, state: SqlConsumerSta
     loop: Any = asyncio.get_running_loop()
     async with group_of(events, state, ThingProjector(Seen())) as group:
         await group.caught_up(10)
-        await until(lambda: not loop._ready)
+        await eventually(lambda: not loop._ready)
         for _ in range(100):
             await asyncio.sleep(0)
             assert not loop._ready  # nothing but this test wants to run
@@ -251,7 +251,7 @@ async def test_one_wait_on_the_store_serves_all_consumers(events: StateStore, st
     seen = Seen()
     contexts = [f"c{number}*" for number in range(10)]
     async with group_of(store, state, ThingProjector(seen), contexts=contexts) as group:
-        await until(lambda: all(status.head_reached for status in group.statuses()))
+        await eventually(lambda: all(status.head_reached for status in group.statuses()))
         assert store.waits == 1
         await add(events, ThingAddedEvent("T", context="c7"))
         await seen.wait(1)

@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from streams import FaultyConsumerStore, RowProjector, Seen, ThingProjector, add, group_of, rows, things, until
+from streams import FaultyConsumerStore, RowProjector, Seen, ThingProjector, add, group_of, rows, things
+from waiting import eventually
 
 from evento import EventMessage
 from evento.consumers import Checkpoint, ConsumerGroup, ConsumerId, ConsumerLease, ConsumerState, SqlConsumerStateStore
@@ -38,18 +39,19 @@ async def test_one_of_two_groups_works_and_the_other_takes_over(
     standby = group_of(events, state, ThingProjector(second), lease_ttl=QUICK)
     async with standby:
         async with active:
-            await until(lambda: {state_of(active), state_of(standby)} == {ConsumerState.RUNNING, ConsumerState.STANDBY})
+            states = {ConsumerState.RUNNING, ConsumerState.STANDBY}
+            await eventually(lambda: {state_of(active), state_of(standby)} == states)
             if state_of(active) is ConsumerState.STANDBY:
                 active, standby, first, second = standby, active, second, first
             await add(events, *things(5))
             await first.wait(5)
             # The standby sees how far the other one is, also for those who ask it.
             await standby.wait_for(None, 5, asyncio.get_running_loop().time() + 10)
-            await until(lambda: standby.statuses()[0].head_reached)
+            await eventually(lambda: standby.statuses()[0].head_reached)
             assert second.positions == []
             assert standby.statuses()[0].healthy
         await add(events, *things(5))
-        await until(lambda: len(first.positions) + len(second.positions) >= 10)
+        await eventually(lambda: len(first.positions) + len(second.positions) >= 10)
     assert sorted(first.positions + second.positions) == list(range(1, 11))
 
 
@@ -59,7 +61,7 @@ async def test_a_standby_answers_from_the_checkpoint_of_the_active_one(
     active = await steal(events, state)
     await add(events, *things(3))
     async with group_of(events, state, ThingProjector(Seen())) as group:
-        await until(lambda: state_of(group) is ConsumerState.STANDBY)
+        await eventually(lambda: state_of(group) is ConsumerState.STANDBY)
         waiting = asyncio.create_task(group.wait_for(None, 3, asyncio.get_running_loop().time() + 60))
         await asyncio.sleep(0)
         await state.commit(active, 3)
@@ -71,7 +73,7 @@ async def test_who_asks_a_standby_in_vain_is_told(events: StateStore, state: Sql
     await steal(events, state)
     await add(events, *things(1))
     async with group_of(events, state, ThingProjector(Seen())) as group:
-        await until(lambda: state_of(group) is ConsumerState.STANDBY)
+        await eventually(lambda: state_of(group) is ConsumerState.STANDBY)
         with pytest.raises(ReadModelBehind, match=r"at 0 \(standby\)"):
             await group.caught_up(0.2)
 
@@ -96,6 +98,14 @@ async def test_an_embedded_bundle_takes_its_leases_back_at_once(
     assert seen.positions == [1, 2, 3]
 
 
+class CountingRenewals(FaultyConsumerStore):
+    renewals = 0
+
+    async def renew(self, lease: ConsumerLease, *, ttl: float) -> bool:
+        self.renewals += 1
+        return await self._store.renew(lease, ttl=ttl)
+
+
 async def test_a_lease_is_renewed_while_a_handler_runs(events: StateStore, state: SqlConsumerStateStore) -> None:
     await add(events, *things(1))
     running, go_on = asyncio.Event(), asyncio.Event()
@@ -104,11 +114,15 @@ async def test_a_lease_is_renewed_while_a_handler_runs(events: StateStore, state
         running.set()
         await go_on.wait()
 
-    async with group_of(events, state, ThingProjector(wait), lease_ttl=QUICK) as group:
+    store = CountingRenewals(state)
+    async with group_of(events, store, ThingProjector(wait), lease_ttl=QUICK) as group:
         await running.wait()
-        for _ in range(20):  # well beyond the lease's time
+
+        async def renewed_and_kept() -> bool:
             assert await state.acquire(THINGS, owner="thief", ttl=60) is None
-            await asyncio.sleep(0.02)
+            return store.renewals >= 9  # well beyond the lease's time
+
+        await eventually(renewed_and_kept)
         go_on.set()
         await group.caught_up(10)
 
@@ -134,7 +148,7 @@ async def test_a_lost_lease_cancels_the_handler_and_commits_nothing(
         thief = await steal(events, state)
         await asyncio.wait_for(cancelled.wait(), 10)
         if not take_over:
-            await until(lambda: state_of(group) is ConsumerState.STANDBY)
+            await eventually(lambda: state_of(group) is ConsumerState.STANDBY)
             assert seen.positions == [1, 2]
             await state.release(thief)
         await group.caught_up(10)
@@ -187,7 +201,7 @@ async def test_alone_with_the_file_a_slow_database_is_no_reason_to_stop(
         await seen(message)
 
     async with group_of(events, store, ThingProjector(handle), lease_ttl=QUICK, take_over=True) as group:
-        await until(lambda: store.failures >= 6)
+        await eventually(lambda: store.failures >= 6)
         go_on.set()
         await group.caught_up(10)
     assert seen.positions == [1]
@@ -203,7 +217,7 @@ async def test_a_checkpoint_under_an_old_token_is_refused(events: StateStore, st
             thieves.append(await steal(events, state))
 
     async with group_of(events, state, ThingProjector(handle)) as group:
-        await until(lambda: state_of(group) is ConsumerState.STANDBY and thieves)
+        await eventually(lambda: state_of(group) is ConsumerState.STANDBY and bool(thieves))
         stored = await state.load(THINGS)
         assert stored is not None
         assert stored.checkpoint.position == 0

@@ -16,8 +16,8 @@ from streams import (
     add,
     group_of,
     things,
-    until,
 )
+from waiting import eventually
 
 from evento import EventMessage
 from evento.components import Role, component_definition
@@ -95,10 +95,10 @@ async def test_a_stop_that_is_cancelled_leaves_no_task(events: StateStore, state
     await group.__aenter__()
     await running.wait()
     stopping = asyncio.create_task(group.__aexit__())
-    await until(lambda: group._consumers[THINGS]._signals.stopping)
+    await eventually(lambda: group._consumers[THINGS]._signals.stopping)
     stopping.cancel()
     await asyncio.wait({stopping})
-    await until(lambda: asyncio.all_tasks() <= before)
+    await eventually(lambda: asyncio.all_tasks() <= before)
 
 
 async def test_a_start_that_a_paused_projector_fails_waits_for_no_other(
@@ -134,7 +134,7 @@ async def test_a_stop_in_the_middle_of_a_page_comes_at_once(events: StateStore, 
         await seen(message)
         if message.position == 5:
             stopping.set()
-            await until(lambda: group._consumers[THINGS]._signals.stopping)
+            await eventually(lambda: group._consumers[THINGS]._signals.stopping)
 
     async with group_of(events, state, ThingProjector(handle)) as group:
         await stopping.wait()
@@ -204,7 +204,7 @@ async def test_an_outage_of_the_event_store_is_waited_for(
         await group.caught_up(10)
         store.error = error
         group._watch.seen(await add(events, *things(2)))  # the watch may have been in the outage before it saw them
-        await until(lambda: group.statuses()[0].errors >= 2)
+        await eventually(lambda: group.statuses()[0].errors >= 2)
         (status,) = group.statuses()
         assert status.state is ConsumerState.RETRYING
         assert str(error) in (status.last_error or "")
@@ -224,7 +224,7 @@ async def test_what_was_handled_before_an_outage_is_committed_during_it(
         await seen.wait(2)
         store.error = StoreUnavailable("gone")
         group._watch.seen(await add(events, *things(1)))
-        await until(lambda: group.statuses()[0].position == 2)
+        await eventually(lambda: group.statuses()[0].position == 2)
         store.error = None
         await group.caught_up(10)
     assert seen.positions == [1, 2, 3]
@@ -238,7 +238,7 @@ async def test_an_outage_of_the_consumer_store_is_waited_for(events: StateStore,
         await group.caught_up(10)
         store.error = StoreUnavailable("the database is gone")
         await add(events, *things(2))
-        await until(lambda: store.failures >= 2)
+        await eventually(lambda: store.failures >= 2)
         assert "the database is gone" in (group.statuses()[0].last_error or "")
         store.error = None
         await group.caught_up(10)
@@ -260,7 +260,7 @@ async def test_a_crash_of_the_engine_is_never_silent(
         with caplog.at_level(logging.ERROR, "evento.consumers"):
             store.error = RuntimeError("a bug")
             group._watch.seen(await add(events, *things(1)))
-            await until(lambda: group.statuses()[0].errors >= 2)
+            await eventually(lambda: group.statuses()[0].errors >= 2)
         (status,) = group.statuses()
         assert status.state is ConsumerState.RETRYING
         assert status.last_error == "RuntimeError: a bug"
@@ -301,10 +301,10 @@ async def test_the_watch_survives_an_outage(events: StateStore) -> None:
     store = FaultyStateStore(events)
     async with HeadWatch(store, poll=0.01) as watch:
         store.error = StoreUnavailable("gone")
-        await until(lambda: store.failures >= 2)
+        await eventually(lambda: store.failures >= 2)
         head = await add(events, *things(1))
         store.error = None
-        await until(lambda: watch.head == head)
+        await eventually(lambda: watch.head == head)
 
 
 async def test_a_store_that_answers_early_makes_no_busy_loop(events: StateStore) -> None:
@@ -333,7 +333,7 @@ async def test_a_store_that_neither_finds_nor_scans_makes_no_busy_loop(
     store = Stuck(events)
     await add(events, *things(1))
     async with group_of(store, state, ThingProjector(Seen())) as group:
-        await until(lambda: store.fetches >= 1 and group.statuses()[0].head == 1)
+        await eventually(lambda: store.fetches >= 1 and group.statuses()[0].head == 1)
         for _ in range(1000):
             await asyncio.sleep(0)
         assert store.fetches <= 3

@@ -8,7 +8,8 @@ from typing import Any
 
 from hypothesis import given, settings
 from lives import EXAMPLES, KeyedLife, Script, Step, live, steps_of, things
-from streams import TICK, ThingAddedEvent, until
+from streams import TICK, ThingAddedEvent
+from waiting import eventually
 
 from evento import EventMessage, Observer, Projector, event_handler
 from evento.consumers import ConsumerId
@@ -52,7 +53,7 @@ class LaneLife(KeyedLife):
         if down := self.scripts[PROJECTOR].down - held:
             # What comes before the first of them is handled, and the checkpoint stays between.
             wall = min(down) - 1
-            await until(lambda: all(status.position == wall for status in self.group.statuses()))
+            await eventually(lambda: all(status.position == wall for status in self.group.statuses()))
 
     async def compare(self) -> None:
         await super().compare()

@@ -7,7 +7,8 @@ from typing import Any
 
 from hypothesis import given, settings
 from lives import EXAMPLES, Life, Script, Step, live, steps_of, things
-from streams import TICK, ThingAddedEvent, until
+from streams import TICK, ThingAddedEvent
+from waiting import eventually
 
 from evento import EventMessage, Observer, event_handler
 from evento.consumers import ConsumerId, SqlConsumerStateStore
@@ -54,7 +55,7 @@ class ObserverLife(Life):
         if script.down:
             # All others are handled beside it, and the checkpoint stays before it.
             others = set(self.items) - script.down - self.dead
-            await until(lambda: set(script.handled) >= others - self.discarded)
+            await eventually(lambda: set(script.handled) >= others - self.discarded)
             assert self.group.statuses()[0].position < min(script.down)
 
     async def ask(self, what: str, thing: str) -> None:

@@ -27,9 +27,10 @@ from streams import (
     add_many,
     add_raw,
     group_of,
+    is_resting,
     things,
-    until,
 )
+from waiting import eventually
 
 from evento import EventMessage, Metadata, Observer, StoreUnavailable, TransientError, event_handler
 from evento.consumers import ConsumerGroup, ConsumerId, ConsumerState, SqlConsumerStateStore, StoredConsumer
@@ -104,8 +105,7 @@ async def test_events_are_handled_side_by_side_within_a_bound(events: StateStore
     handle = Stuck(*range(1, 101))
     async with running(events, state, handle) as group:
         await add_many(events, things(100))
-        await until(lambda: len(handle.running) == 32)
-        await asyncio.sleep(0.01)
+        await eventually(lambda: len(handle.running) >= 32 and is_resting(group))
         assert handle.running == set(range(1, 33))
         handle.released.set()
         await group.caught_up(10)
@@ -117,7 +117,7 @@ async def test_a_bound_of_its_own(events: StateStore, state: SqlConsumerStateSto
     handle = Stuck(*range(1, 11))
     async with running(events, state, handle, observer_concurrency=1) as group:
         await add(events, *things(10))
-        await until(lambda: handle.running)
+        await eventually(lambda: len(handle.running) > 0)
         handle.released.set()
         await group.caught_up(10)
     assert (handle.most, handle.seen.positions) == (1, list(range(1, 11)))
@@ -175,7 +175,7 @@ async def test_a_restart_repeats_the_unfinished_event_and_no_other(
     async with running(events, state, handle, stop_timeout=TICK, checkpoint_interval=TICK):
         await add(events, ThingRenamedEvent("x"), *things(10))
         await handle.seen.wait(8)
-        await until(lambda: _remembered(state, {4, 5, 6, 8, 9, 10, 11}))
+        await eventually(lambda: _remembered(state, {4, 5, 6, 8, 9, 10, 11}))
     found = await stored(state)
     assert (found.checkpoint.position, found.dead) == (2, 0)
     seen = Seen()
@@ -194,7 +194,7 @@ async def test_a_stop_waits_for_running_handlers(events: StateStore, state: SqlC
     handle = Stuck(1, 2)
     async with running(events, state, handle):
         await add(events, *things(3))
-        await until(lambda: handle.running == {1, 2} and handle.seen.positions == [3])
+        await eventually(lambda: handle.running == {1, 2} and handle.seen.positions == [3])
         asyncio.get_running_loop().call_later(0.05, handle.released.set)
     assert sorted(handle.seen.positions) == [1, 2, 3]
     assert (await stored(state)).checkpoint.position == 3
@@ -204,7 +204,7 @@ async def test_a_stop_begins_nothing_more(events: StateStore, state: SqlConsumer
     handle = Stuck(1, 2)
     async with running(events, state, handle, observer_concurrency=2):
         await add(events, *things(50))
-        await until(lambda: handle.running == {1, 2})
+        await eventually(lambda: handle.running == {1, 2})
         asyncio.get_running_loop().call_later(0.05, handle.released.set)
     assert sorted(handle.seen.positions) == [1, 2]
     assert (await stored(state)).checkpoint.position == 2
@@ -217,7 +217,7 @@ async def test_a_checkpoint_that_fails_disturbs_no_handler(events: StateStore, s
         faulty.error = StoreUnavailable("no")
         await add(events, *things(50))
         await seen.wait(50)
-        await until(lambda: faulty.failures >= 2)
+        await eventually(lambda: faulty.failures >= 2)
         faulty.error = None
         await group.caught_up(10)
     assert sorted(seen.positions) == list(range(1, 51))
@@ -364,7 +364,7 @@ async def test_a_hundred_dead_events_pause_the_observer(
     with caplog.at_level(logging.CRITICAL, "evento.consumers"):
         async with running(events, state, fail, observer_concurrency=1) as group:
             await add(events, *things(150))
-            await until(lambda: group.statuses()[0].dead >= 100)
+            await eventually(lambda: group.statuses()[0].dead >= 100)
             (status,) = group.statuses()
             assert (status.state, status.healthy) == (ConsumerState.PAUSED, False)
         assert 100 <= (await stored(state)).dead <= 101
@@ -405,10 +405,10 @@ async def test_a_late_failure_does_not_undo_that_the_observer_was_resumed(
             found = await state.load(hasty)
             return found is not None and found.dead_streak == 3
 
-        await until(paused)
+        await eventually(paused)
         await state.set_paused(hasty, False)  # by another process, of which this one has not heard yet
         late.set()
-        await until(lambda: group.statuses()[0].dead == 4)
+        await eventually(lambda: group.statuses()[0].dead == 4)
         await group._directions.look()
         await add(events, *things(1))
         await group.caught_up(10)
@@ -422,9 +422,8 @@ async def test_one_stuck_event_does_not_let_the_window_grow(events: StateStore, 
     async with group:
         await group.ready()
         await add_many(events, things(400))
-        await handle.seen.wait(100)
-        await asyncio.sleep(0.02)
-        assert 100 <= len(handle.seen.positions) <= 132
+        await eventually(lambda: len(handle.seen.positions) >= 100 and handle.running == {1} and is_resting(group))
+        assert len(handle.seen.positions) <= 132
         handle.released.set()
         await group.caught_up(10)
     assert len(handle.seen.positions) == 400

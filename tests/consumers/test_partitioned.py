@@ -27,9 +27,10 @@ from streams import (
     add_many,
     add_raw,
     group_of,
+    is_resting,
     things,
-    until,
 )
+from waiting import eventually, turns
 
 from evento import (
     DefinitionError,
@@ -110,6 +111,12 @@ def lanes_group(
     return group
 
 
+def has_looked_at(group: ConsumerGroup, position: int) -> bool:
+    """Whether the consumer has looked at all events up to the newest one, which is at ``position``."""
+    (status,) = group.statuses()
+    return (status.head, status.lag_events) == (position, 0)
+
+
 @asynccontextmanager
 async def running(
     events: StateStore, state: Any, handle: Handle, *, kind: type = LaneProjector, **options: Any
@@ -187,8 +194,7 @@ async def test_lanes_work_side_by_side_one_event_each(events: StateStore, state:
     handle = Stuck(*range(1, 2 * LANES + 1))
     async with running(events, state, handle) as group:
         await add(events, *(ThingAddedEvent(name) for name in names * 2))
-        await until(lambda: len(handle.running) == LANES)
-        await asyncio.sleep(0.01)
+        await eventually(lambda: len(handle.running) >= LANES and has_looked_at(group, 2 * LANES) and is_resting(group))
         assert handle.running == set(range(1, LANES + 1))
         handle.released.set()
         await group.caught_up(10)
@@ -199,7 +205,7 @@ async def test_events_without_an_aggregate_go_to_any_lane(events: StateStore, st
     handle = Stuck(*range(1, LANES + 1))
     async with running(events, state, handle) as group:
         await add(events, *(ClockTickedEvent(number) for number in range(10)))
-        await until(lambda: len(handle.running) == LANES)
+        await eventually(lambda: len(handle.running) == LANES)
         handle.released.set()
         await group.caught_up(10)
     assert sorted(handle.seen.positions) == list(range(1, 11))
@@ -242,7 +248,7 @@ async def test_a_restart_repeats_the_unfinished_event_and_no_other(
         return await state.finished(PROJECTOR) == {4, 5, 9, 10}
 
     async with running(events, state, handle, stop_timeout=TICK, checkpoint_interval=TICK):
-        await until(remembered)
+        await eventually(remembered)
     assert sorted(handle.seen.positions) == [4, 5, 9, 10]
     assert (await stored(state)).checkpoint.position == 1
     seen = Seen()
@@ -262,12 +268,12 @@ async def test_a_crash_without_a_last_checkpoint_loses_nothing(
 
     async def handle(message: EventMessage[Any]) -> None:
         await stuck(message)
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.002)  # so that there are checkpoints in between
         if len(stuck.seen.positions) >= 20:
             faulty.error = StoreUnavailable("gone")
 
     async with running(events, faulty, handle, stop_timeout=TICK, checkpoint_interval=TICK):
-        await until(lambda: faulty.failures >= 1)
+        await eventually(lambda: faulty.failures >= 1)
     position, finished = (await stored(state)).checkpoint.position, await state.finished(PROJECTOR)
     assert position <= 10
     assert set(range(1, position + 1)) | finished <= set(stuck.seen.positions)
@@ -307,8 +313,8 @@ async def test_the_gate_opens_when_the_lanes_are_done(events: StateStore, state:
     handle = Stuck(5)
     async with lanes_group(events, state, GateProjector(handle)) as group:
         ready = asyncio.create_task(group.ready())
-        await until(lambda: handle.running == {5})
-        await asyncio.sleep(0.02)
+        await eventually(lambda: handle.running == {5} and has_looked_at(group, 8) and is_resting(group))
+        await turns()
         assert not ready.done()
         handle.released.set()
         await ready
@@ -318,14 +324,18 @@ async def test_the_gate_opens_when_the_lanes_are_done(events: StateStore, state:
 # Bounds
 
 
+def begun() -> list[asyncio.Task[Any]]:
+    """The events that are begun and not finished."""
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith("evento-event")]
+
+
 async def test_a_hot_lane_is_bounded(events: StateStore, state: SqlConsumerStateStore) -> None:
     first, second, *_ = names_in_lanes()
     handle = Stuck(1)
     async with running(events, state, handle, limits={"observer_unfinished": 50}) as group:
         await add_many(events, [ThingAddedEvent(first)] * 100 + [ThingAddedEvent(second)])
-        await until(lambda: handle.running == {1})
-        await asyncio.sleep(0.02)
-        assert sum(task.get_name().startswith("evento-event") for task in asyncio.all_tasks()) == 50
+        await eventually(lambda: handle.running == {1} and len(begun()) >= 50 and is_resting(group))
+        assert len(begun()) == 50
         assert handle.seen.positions == []  # the second lane has nothing yet: its event is behind the bound
         handle.released.set()
         await group.caught_up(10)
@@ -341,9 +351,8 @@ async def test_what_is_finished_behind_a_stuck_lane_is_bounded(
     limits = {"observer_window": 100, "observer_unfinished": 10}
     async with running(events, state, handle, limits=limits) as group:
         await add_many(events, [ThingAddedEvent(first), *[ThingAddedEvent(second)] * 400])
-        await handle.seen.wait(100)
-        await asyncio.sleep(0.02)
-        assert 100 <= len(handle.seen.positions) <= 110
+        await eventually(lambda: len(handle.seen.positions) >= 100 and handle.running == {1} and is_resting(group))
+        assert len(handle.seen.positions) <= 110
         handle.released.set()
         await group.caught_up(10)
     assert len(handle.seen.positions) == 401
@@ -355,7 +364,7 @@ async def test_what_no_checkpoint_holds_is_bounded(events: StateStore, state: Sq
         faulty.error = StoreUnavailable("no")
         await add_many(events, things(400))
         await seen.wait(100)
-        await until(lambda: faulty.failures >= 2)
+        await eventually(lambda: faulty.failures >= 2)
         assert 100 <= len(seen.positions) <= 110
         faulty.error = None
         await group.caught_up(10)
@@ -372,7 +381,7 @@ async def test_a_stop_lets_running_handlers_end_and_begins_nothing_more(
     handle = Stuck(1, 2)
     async with running(events, state, handle):
         await add(events, *(ThingAddedEvent(name) for name in (first, second, first, second)))
-        await until(lambda: handle.running == {1, 2})
+        await eventually(lambda: handle.running == {1, 2})
         asyncio.get_running_loop().call_later(0.05, handle.released.set)
     assert sorted(handle.seen.positions) == [1, 2]
     assert (await stored(state)).checkpoint.position == 2
@@ -420,7 +429,7 @@ async def test_behind_a_dead_event_its_aggregate_waits_and_the_rest_of_the_lane_
         assert group.statuses()[0].waiting == 4
         broken = False
         await group.administration.retry(PROJECTOR, position=2)
-        await until(lambda: len(seen.positions) == 7)
+        await eventually(lambda: len(seen.positions) == 7)
         await add(events, ThingAddedEvent(poisoned))
         await group.caught_up(10)
         assert (group.statuses()[0].dead, group.statuses()[0].waiting) == (1, 1)
@@ -447,7 +456,7 @@ async def test_what_comes_up_in_its_lane_while_its_key_is_retried_stays_behind(
         await add(events, ThingAddedEvent(poisoned))
         await group.caught_up(10)
         await add(events, *(ThingAddedEvent(name) for name in (neighbour, poisoned, poisoned)))
-        await until(lambda: group.statuses()[0].lag_events == 0)  # the lane holds them all
+        await eventually(lambda: has_looked_at(group, 4))  # the lane holds them all
         broken = False
         await group.administration.retry(PROJECTOR, position=1)
         async with asyncio.timeout(10):
@@ -455,7 +464,7 @@ async def test_what_comes_up_in_its_lane_while_its_key_is_retried_stays_behind(
         hold.set()
         await seen.wait(1)
         await add(events, *[ThingAddedEvent(poisoned)] * 2)
-        await asyncio.sleep(0.02)
+        await eventually(lambda: group.statuses()[0].head == 6)
         leave.set()
         await seen.wait(6)
         await group.caught_up(10)
@@ -478,7 +487,7 @@ async def test_a_retry_holds_up_its_lane_and_no_other(events: StateStore, state:
         await add(events, ThingAddedEvent(poisoned), ThingAddedEvent(neighbour))
         await add(events, *(ThingAddedEvent(name) for name in others))
         await seen.wait(len(others))
-        await until(lambda: runs.positions.count(1) >= 3)
+        await eventually(lambda: runs.positions.count(1) >= 3)
         (status,) = group.statuses()
         assert (status.state, status.position, status.dead) == (ConsumerState.RETRYING, 0, 0)
         assert 2 not in seen.positions
@@ -493,7 +502,7 @@ async def test_a_hundred_dead_events_pause_the_lanes(events: StateStore, state: 
 
     async with running(events, state, fail) as group:
         await add(events, *things(150))
-        await until(lambda: group.statuses()[0].dead >= 100)
+        await eventually(lambda: group.statuses()[0].dead >= 100)
         assert group.statuses()[0].state is ConsumerState.PAUSED
     assert 100 <= (await stored(state)).dead < 100 + LANES
     seen = Seen()
@@ -509,12 +518,12 @@ async def test_a_paused_consumer_goes_on_with_what_waits_in_its_lanes(
     handle = Stuck(1)
     async with running(events, state, handle) as group:
         await add(events, *[ThingAddedEvent(name)] * 5)
-        await until(lambda: handle.running == {1})
+        await eventually(lambda: handle.running == {1})
         await group.administration.pause(PROJECTOR)
-        await until(lambda: group._consumers[PROJECTOR]._signals.paused)
+        await eventually(lambda: group._consumers[PROJECTOR]._signals.paused)
         handle.released.set()
         await handle.seen.wait(1)
-        await asyncio.sleep(0.02)
+        await turns()
         assert handle.seen.positions == [1]
         await group.administration.resume(PROJECTOR)
         await group.caught_up(10)

@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from streams import ClockTickedEvent, Seen, ThingAddedEvent, ThingProjector, add, group_of, things, until
+from streams import ClockTickedEvent, Seen, ThingAddedEvent, ThingProjector, add, group_of, things
+from waiting import eventually
 
 from evento import EventMessage, Projector, event_handler
 from evento.consumers import ConsumerGroup, ConsumerId, ConsumerState, SqlConsumerStateStore
@@ -30,7 +31,7 @@ async def test_a_paused_consumer_handles_nothing_until_it_is_resumed(
         await add(events, *things(2))
         await group.caught_up(10)
         await group.administration.pause("ThingProjector")
-        await until(lambda: state_of(group) is ConsumerState.PAUSED)
+        await eventually(lambda: state_of(group) is ConsumerState.PAUSED)
         await add(events, *things(2))
         with pytest.raises(ReadModelBehind, match=r"is at 2 \(paused\)"):
             await group.caught_up(0.1)
@@ -53,7 +54,7 @@ async def test_a_pause_outlives_a_restart(events: StateStore, state: SqlConsumer
         await group.administration.pause(THINGS)
     await add(events, *things(2))
     async with group_of(events, state, ThingProjector(seen)) as group:
-        await until(lambda: state_of(group) is ConsumerState.PAUSED)
+        await eventually(lambda: state_of(group) is ConsumerState.PAUSED)
         assert seen.positions == [1, 2, 3]
         await group.administration.resume(THINGS)
         await group.caught_up(10)
@@ -66,7 +67,7 @@ async def test_a_pause_before_the_first_start_keeps_the_start(events: StateStore
     seen = Seen()
     async with group_of(events, state, ThingProjector(seen)) as group:
         group._consumers[THINGS]._from_head = True  # as sagas and observers do
-        await until(lambda: state_of(group) is ConsumerState.PAUSED)
+        await eventually(lambda: state_of(group) is ConsumerState.PAUSED)
         await add(events, *things(2))
         await group.administration.resume(THINGS)
         await group.caught_up(10)
@@ -91,9 +92,9 @@ async def test_a_pause_ends_the_wait_of_a_handler_that_is_retried_for_ever(
 
     await add(events, *things(2))
     async with asyncio.timeout(10), group_of(events, state, StubbornProjector()) as group:
-        await until(lambda: group.statuses()[0].errors)
+        await eventually(lambda: group.statuses()[0].errors > 0)
         await group.administration.pause(consumer)
-        await until(lambda: state_of(group) is ConsumerState.PAUSED)
+        await eventually(lambda: state_of(group) is ConsumerState.PAUSED)
         broken = False
         await group.administration.resume(consumer)
         await group.caught_up(10)
@@ -116,12 +117,12 @@ async def test_dead_events_are_retried_while_the_consumer_is_paused(
     async with group_of(events, state, ThingProjector(handle)) as group:
         await group.caught_up(10)
         await group.administration.pause(THINGS)
-        await until(lambda: state_of(group) is ConsumerState.PAUSED)
+        await eventually(lambda: state_of(group) is ConsumerState.PAUSED)
         await add(events, ThingAddedEvent("A"))
         broken = False
         await group.administration.retry(THINGS, all=True)
-        await until(lambda: seen.positions == [1, 2])
-        await until(lambda: not group._consumers[THINGS].is_retrying)
+        await eventually(lambda: seen.positions == [1, 2])
+        await eventually(lambda: not group._consumers[THINGS].is_retrying)
         assert state_of(group) is ConsumerState.PAUSED
         await group.administration.resume(THINGS)
         await group.caught_up(10)
@@ -147,13 +148,13 @@ async def test_the_circuit_breaker_is_reset_by_resuming(
     consumer = ConsumerId("test_bundle", "TickProjector", 1, "*")
     await add(events, *(ClockTickedEvent(number) for number in range(250)))
     async with group_of(events, state, TickProjector()) as group:
-        await until(lambda: state_of(group) is ConsumerState.PAUSED)
+        await eventually(lambda: state_of(group) is ConsumerState.PAUSED)
         assert group.statuses()[0].dead == 100
         await group.administration.resume(consumer)  # nothing is mended: it takes a hundred more
-        await until(lambda: group.statuses()[0].dead == 200 and state_of(group) is ConsumerState.PAUSED)
+        await eventually(lambda: group.statuses()[0].dead == 200 and state_of(group) is ConsumerState.PAUSED)
         broken = False
         await group.administration.retry(consumer, 1)  # tried while the consumer is paused
-        await until(lambda: seen.positions == [1])
+        await eventually(lambda: seen.positions == [1])
         assert state_of(group) is ConsumerState.PAUSED
         await group.administration.resume(consumer)
         await group.caught_up(10)
@@ -169,7 +170,7 @@ async def test_what_another_process_asks_for_is_taken_up(events: StateStore, sta
     poll = timedelta(milliseconds=20)
     async with group_of(events, state, ThingProjector(seen), fetch_delay=poll) as group:
         await state.set_paused(THINGS, True)  # as the terminal does
-        await until(lambda: state_of(group) is ConsumerState.PAUSED)
+        await eventually(lambda: state_of(group) is ConsumerState.PAUSED)
         await add(events, *things(1))
         await state.set_paused(THINGS, False)
         await group.caught_up(10)

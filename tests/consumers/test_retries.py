@@ -20,8 +20,8 @@ from streams import (
     add_raw,
     group_of,
     things,
-    until,
 )
+from waiting import eventually
 
 from evento import EventMessage, Projector, TransientError, event_handler
 from evento.consumers import ConsumerGroup, ConsumerId, ConsumerState, SqlConsumerStateStore, StoredConsumer
@@ -334,7 +334,7 @@ async def test_failures_show_while_they_last(events: StateStore, state: SqlConsu
     await add(events, *things(3))
     handle = Failing(TransientError("the mail server is down"), at=3)
     async with group_of(events, state, ThingProjector(handle)) as group:
-        await until(lambda: group.statuses()[0].errors >= 2)
+        await eventually(lambda: group.statuses()[0].errors >= 2)
         (status,) = group.statuses()
         assert status.state is ConsumerState.RETRYING
         assert not status.healthy
@@ -367,7 +367,7 @@ async def test_a_stop_during_a_retry_neither_parks_nor_skips(
     handle = Failing(error, at=2)
     async with asyncio.timeout(10):
         async with group_of(events, state, SlowRetryProjector(handle)) as group:
-            await until(lambda: group.statuses()[0].errors == 1)
+            await eventually(lambda: group.statuses()[0].errors == 1)
     found = await stored(state, consumer)
     assert (found.checkpoint.position, found.dead) == (1, 0)
     seen = Seen()
@@ -407,7 +407,7 @@ async def test_a_hundred_dead_events_pause_the_consumer(
 
 
 async def _paused(group: ConsumerGroup) -> None:
-    await until(lambda: group.statuses()[0].state is ConsumerState.PAUSED)
+    await eventually(lambda: group.statuses()[0].state is ConsumerState.PAUSED)
 
 
 async def test_a_success_in_between_keeps_the_consumer_at_work(

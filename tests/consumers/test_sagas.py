@@ -14,7 +14,8 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from streams import TICK, FaultyConsumerStore, add, add_raw, group_of, until
+from streams import TICK, FaultyConsumerStore, add, add_raw, group_of
+from waiting import eventually
 
 from evento import (
     DefinitionError,
@@ -408,7 +409,7 @@ async def test_states_commit_with_the_checkpoint_in_batches(events: StateStore, 
     async with running(events, faulty, TripSaga(), checkpoint_interval=timedelta(hours=1)) as group:
         before = faulty.commits
         await add(events, TripBookedEvent("A", 7), *[HotelConfirmedEvent(7)] * 20, TripBookedEvent("B"))
-        await until(lambda: group.statuses()[0].lag_events == 0)
+        await eventually(lambda: group.statuses()[0].lag_events == 0)
         assert await state.sagas(TRIPS) == []
         await group.caught_up(10)
         assert faulty.commits == before + 1
@@ -427,7 +428,7 @@ async def test_a_checkpoint_that_fails_takes_the_states_back(events: StateStore,
         await group.caught_up(10)
         faulty.error = StoreUnavailable("no")
         await add(events, HotelConfirmedEvent(7))
-        await until(lambda: runs.count(2) >= 2)
+        await eventually(lambda: runs.count(2) >= 2)
         faulty.error = None
         await add(events, HotelConfirmedEvent(7))
         await group.caught_up(10)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from mutations import hostile_json
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from streams import TICK, ThingAddedEvent, add, group_of, until
+from streams import TICK, ThingAddedEvent, add, group_of
+from waiting import eventually
 
 from evento import EventMessage, PayloadError, Projector, Saga, SagaState, event_handler, saga_event_handler
 from evento.consumers import ConsumerGroup, ConsumerId, ConsumerState, SqlConsumerStateStore
@@ -149,7 +150,7 @@ async def test_a_row_that_may_hold_anything_back_holds_its_consumer_until_it_is_
     poison.positions.clear()
     async with running(events, state, FragileProjector(poison)) as group:
         await add(events, ThingAddedEvent("T_2"))
-        await until(lambda: group.statuses()[0].errors)
+        await eventually(lambda: group.statuses()[0].errors > 0)
         status = group.statuses()[0]
         assert status.state is ConsumerState.PAUSED
         assert "position 1 of FragileProjector v1" in str(status.last_error)
@@ -170,7 +171,7 @@ async def test_an_event_that_is_nowhere_holds_its_consumer_until_its_row_is_remo
     with pytest.raises(PayloadError, match=r"'abc'.*remove the row from evento_consumer_dead_event"):
         await state.dead_events(PROJECTOR)
     async with running(events, state, FragileProjector(poison)) as group:
-        await until(lambda: group.statuses()[0].errors)
+        await eventually(lambda: group.statuses()[0].errors > 0)
         assert "'abc'" in str(group.statuses()[0].last_error)
         await damage(state, "DELETE FROM evento_consumer_dead_event WHERE position = 'abc'")
         await group.caught_up(10)
@@ -242,7 +243,7 @@ def test_any_damage_of_the_queue_is_named_or_harmless(changes: list[tuple[str, A
                 )
             async with running(events, state, FragileProjector(poison)) as group:
                 await add(events, ThingAddedEvent("T_1"), ThingAddedEvent("T_2"))
-                await until(lambda: group.statuses()[0].position == 5 or group.statuses()[0].errors)
+                await eventually(lambda: group.statuses()[0].position == 5 or group.statuses()[0].errors > 0)
                 error = group.statuses()[0].last_error or ""
                 if group.statuses()[0].position != 5:
                     assert "dead event at position" in error, error
@@ -426,7 +427,7 @@ async def test_a_flag_on_mariadb_that_is_neither_holds_its_consumer_until_it_is_
         poison.positions.clear()
         async with running(events, state, FragileProjector(poison)) as group:
             await add(events, ThingAddedEvent("T_2"))
-            await until(lambda: group.statuses()[0].errors)
+            await eventually(lambda: group.statuses()[0].errors > 0)
             assert "evento consumers dead discard FragileProjector 1" in str(group.statuses()[0].last_error)
             await group.administration.discard("FragileProjector", 1)
             await group.caught_up(10)

@@ -15,7 +15,8 @@ from contextlib import AsyncExitStack
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
-from streams import FaultyConsumerStore, ThingAddedEvent, add, group_of, make_rows, until
+from streams import FaultyConsumerStore, ThingAddedEvent, add, group_of, make_rows
+from waiting import eventually
 
 from evento import EventMessage, StoreUnavailable, TransientError
 from evento.consumers import ConsumerGroup, ConsumerId, ConsumerState, SqlConsumerStateStore
@@ -209,7 +210,7 @@ class Life(ABC):
             case "crash":
                 self.faulty.error = StoreUnavailable("the process is about to die")
                 await self.add(argument)
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.02)  # how far the work gets before the end is left to chance
                 await self.stop()
                 self.repeatable |= self.fresh
                 self.faulty.error = None
@@ -247,12 +248,12 @@ class Life(ABC):
         before = {consumer: list(script.handled) for consumer, script in self.scripts.items()}
         for consumer in self.consumers:
             await self.group.administration.pause(consumer)
-        await until(lambda: all(status.state is ConsumerState.PAUSED for status in self.group.statuses()))
+        await eventually(lambda: all(status.state is ConsumerState.PAUSED for status in self.group.statuses()))
         await self.add(items)
-        await until(lambda: all(status.head == len(self.items) for status in self.group.statuses()))
+        await eventually(lambda: all(status.head == len(self.items) for status in self.group.statuses()))
         await self.stop()
         await self.start()
-        await until(lambda: all(status.state is ConsumerState.PAUSED for status in self.group.statuses()))
+        await eventually(lambda: all(status.state is ConsumerState.PAUSED for status in self.group.statuses()))
         assert before == {consumer: script.handled for consumer, script in self.scripts.items()}
         for consumer in self.consumers:
             await self.group.administration.resume(consumer)

@@ -167,16 +167,11 @@ def group_of(
     return group
 
 
-async def until(condition: Callable[[], Any]) -> None:
-    """Wait until ``condition`` (a plain or async function) is true."""
-    async with asyncio.timeout(20):
-        while True:
-            outcome = condition()
-            if asyncio.iscoroutine(outcome):
-                outcome = await outcome
-            if outcome:
-                return
-            await asyncio.sleep(0.001)
+def is_resting(group: ConsumerGroup) -> bool:
+    """Whether the only consumer of a group waits to be woken: it begins no event until one ends, or it is told."""
+    (consumer,) = group._consumers.values()
+    wake = consumer._signals._wake
+    return bool(wake._waiters) and not wake.is_set()
 
 
 class FaultyStateStore:
