@@ -13,6 +13,7 @@ from depot import KeptOrderAggregate
 from journal import Journal, orders, send
 from killing import all_events, check_events, fold
 from shop import Ledger, PaymentCaptureCommand, PaymentService
+from waiting import turns
 from work import (
     DelegateCommand,
     Script,
@@ -223,8 +224,10 @@ async def test_stopping_under_load_answers_everyone(make_bundle: MakeBundle, tmp
 
     async with make_bundle(**options) as bundle:
         callers = [asyncio.create_task(keep_sending(number)) for number in range(20)]
-        while await inside(bundle).store.head() < 50:
-            await asyncio.sleep(0.001)
+        head = 0
+        async with asyncio.timeout(20):
+            while head < 50:
+                head = await inside(bundle).store.wait(head, 20)
     await asyncio.wait(callers, timeout=10)
     assert len(stopped) == 20
     assert all(error.definite for error in stopped)
@@ -240,7 +243,8 @@ async def test_a_stop_that_is_cancelled_closes_everything_all_the_same(make_bund
     hanging = asyncio.create_task(bundle.commands.send(WorkCommand("W", 1)))
     await script.entered.wait()
     stopping = asyncio.create_task(bundle.stop())
-    await asyncio.sleep(0.05)
+    await turns()
+    assert not stopping.done()
     stopping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stopping

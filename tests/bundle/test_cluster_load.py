@@ -135,7 +135,7 @@ class Load:
                     while sent < (now - began) * rate:
                         group.create_task(self.send())
                         sent += 1
-                    await asyncio.sleep(0.002)
+                    await asyncio.sleep(0.002)  # the pace of what is sent
 
         return await self._measured(sending())
 

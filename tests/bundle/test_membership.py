@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from nats_server import NatsServer, nats_server
+from waiting import eventually
 
 from evento.bundle.membership import Membership
 from evento.errors import Overloaded, StoreUnavailable
@@ -101,16 +102,16 @@ async def test_a_slow_registration_does_not_undo_what_was_told_meanwhile(
             await membership.enable()
         registry.may_go.clear()
         membership._again.set()
-        async with asyncio.timeout(10):
-            while registry.registrations < 2:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: registry.registrations >= 2)
         telling = asyncio.ensure_future(membership.enable() if enabled else membership.disable())
         await asyncio.wait({telling}, timeout=2)
         registry.may_go.set()
         await telling
-        async with asyncio.timeout(10):
-            while [seen.enabled for seen in await registry.view()] != [enabled] or registry.registrations < 2:
-                await asyncio.sleep(0.01)
+
+        async def as_told_last() -> bool:
+            return [seen.enabled for seen in await registry.view()] == [enabled]
+
+        await eventually(as_told_last, within=10)
 
 
 async def test_who_was_forgotten_registers_again(

@@ -19,6 +19,7 @@ from shop import (
     OrderPlacedEvent,
     PaymentService,
 )
+from waiting import eventually
 
 from evento import CommandGateway, EventoBundle, Observer, QueryGateway, event_handler
 from evento.consumers import ConsumerState, observation
@@ -73,12 +74,8 @@ async def test_a_handler_that_is_not_there_is_waited_for_across_a_stop(
     ledger = Ledger()
     async with shop(tmp_path, ledger, OrderAggregate, GiftObserver) as bundle:
         await bundle.commands.send(OrderPlaceCommand("ORD_0", "ann"))
-        async with asyncio.timeout(20):
-            while True:
-                (status,) = bundle._up().consumers.statuses()
-                if status.errors > 5:
-                    break
-                await asyncio.sleep(0.005)
+        await eventually(lambda: bundle._up().consumers.statuses()[0].errors > 5)
+        (status,) = bundle._up().consumers.statuses()
         assert status.state is ConsumerState.RETRYING
         assert (status.last_error or "").startswith("HandlerNotFound: ")
     async with shop(tmp_path, ledger) as bundle:

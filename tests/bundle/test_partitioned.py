@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from shop import ItemAddCommand, ItemAddedEvent, OrderAggregate, OrderPlaceCommand, OrderPlacedEvent
 from sqlalchemy.ext.asyncio import AsyncSession
+from waiting import eventually
 
 from evento import (
     ConsumerExecutor,
@@ -121,9 +122,7 @@ async def test_a_query_at_least_at_a_position_waits_for_the_lanes(make_bundle: M
         message = await bundle.commands.send_message(OrderPlaceCommand("ORD_2", "bob"))
         asking = asyncio.create_task(bundle.queries.query(ModelQuery("ORD_1"), at_least=message.position))
         (consumer,) = bundle._up().consumers._consumers.values()
-        async with asyncio.timeout(10):
-            while not (model.running and consumer._waiters._waiting):
-                await asyncio.sleep(0.001)
+        await eventually(lambda: model.running > 0 and len(consumer._waiters._waiting) > 0, within=10)
         assert not asking.done()
         model.opened.set()
         assert await asking == ModelView(["sku_0", "slow"])
@@ -134,10 +133,12 @@ async def test_a_stop_waits_for_the_lanes(make_bundle: MakeBundle) -> None:
     async with modelled(make_bundle, model) as bundle:
         model.opened.clear()
         await fill(bundle, "ORD_1", 1)
-        async with asyncio.timeout(10):
-            while not model.running:
-                await asyncio.sleep(0.001)
-        asyncio.get_running_loop().call_later(0.05, model.opened.set)
+        await eventually(lambda: model.running > 0, within=10)
+        (consumer,) = bundle._up().consumers._consumers.values()
+        stopping = asyncio.create_task(bundle.stop())
+        await eventually(lambda: consumer._signals.stopping, within=10)
+        model.opened.set()
+        await stopping
     assert model.skus == {"ORD_1": ["sku_0"]}
     async with modelled(make_bundle, model) as bundle:
         await bundle.consumers_caught_up()

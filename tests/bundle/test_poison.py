@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import msgspec
 import pytest
 from shop import ItemAddCommand, ItemAddedEvent, OrderAggregate, OrderPlaceCommand, OrderPlacedEvent
+from waiting import eventually
 
 from evento import (
     EventMessage,
@@ -145,9 +145,11 @@ async def test_a_stop_between_the_attempts_loses_nothing(tmp_path: Path) -> None
     outside = Outside("poison")
     async with shop(tmp_path, outside) as bundle:
         await fill(bundle)
-        async with asyncio.timeout(20):
-            while {(await bundle.consumers.show(role)).state for role in ROLES} != {ConsumerState.RETRYING}:
-                await asyncio.sleep(0.01)
+
+        async def all_retry() -> bool:
+            return {(await bundle.consumers.show(role)).state for role in ROLES} == {ConsumerState.RETRYING}
+
+        await eventually(all_retry)
     outside.poison = None
     async with shop(tmp_path, outside) as bundle:
         await bundle.consumers_caught_up(30)

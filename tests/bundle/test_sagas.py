@@ -24,6 +24,7 @@ from shop import (
     PaymentCapturedEvent,
     PaymentService,
 )
+from waiting import eventually
 
 from evento import (
     CommandGateway,
@@ -51,9 +52,7 @@ def status_of(bundle: EventoBundle, component: str = "CheckoutSaga") -> Consumer
 
 async def until(bundle: EventoBundle, **wanted: Any) -> None:
     """Wait until the status of the saga has these values."""
-    async with asyncio.timeout(20):
-        while any(getattr(status_of(bundle), name) != value for name, value in wanted.items()):
-            await asyncio.sleep(0.005)
+    await eventually(lambda: all(getattr(status_of(bundle), name) == value for name, value in wanted.items()))
 
 
 @pytest.fixture
@@ -137,9 +136,8 @@ async def test_sagas_begin_when_the_read_models_are_there(tmp_path: Path) -> Non
     steps = Steps(check)
     bundle = checkout(tmp_path, steps, components=(OrderAggregate, PaymentService, SlowProjector, CheckoutSaga))
     starting = asyncio.create_task(bundle.start())
+    await eventually(lambda: bundle.is_running)
     async with asyncio.timeout(20):
-        while not bundle.is_running:
-            await asyncio.sleep(0.001)
         await bundle.commands.send(OrderPlaceCommand("ORD_2", "ann"))
         assert status_of(bundle).state is ConsumerState.STOPPED
         assert steps.seen == []
@@ -226,8 +224,7 @@ async def test_a_service_that_is_down_is_waited_for(tmp_path: Path) -> None:
     async with checkout(tmp_path, steps, components=components) as bundle:
         await bundle.commands.send(OrderPlaceCommand("ORD_0", "ann"))
         await until(bundle, state=ConsumerState.RETRYING, last_error="TransientError: the bank does not answer")
-        while steps.seen.count("item of ORD_0") < 6:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: steps.seen.count("item of ORD_0") >= 6)
         assert (status_of(bundle).dead, status_of(bundle).healthy) == (0, False)
         down = False
         await bundle.consumers_caught_up(20)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 from shop import OrderAggregate
+from waiting import eventually
 
 from evento.bundle import sampling
 from evento.bundle.sampling import HandlerCounts, Sampler
@@ -112,10 +113,9 @@ async def test_what_could_not_be_sent_is_told_with_the_next_sample(monkeypatch: 
         told.append((seconds, handlers))
         return len(told) > 3
 
-    async with Sampler(counts, statuses=list, lags=no_lags, publish=publish), asyncio.timeout(10):
+    async with Sampler(counts, statuses=list, lags=no_lags, publish=publish):
         counts.of(PLACE)(0.25, False)
-        while len(told) < 5:
-            await asyncio.sleep(0)
+        await eventually(lambda: len(told) >= 5, within=10)
 
     assert [handlers[0].count for _, handlers in told[:4]] == [1, 1, 1, 1]
     assert told[4][1] == []

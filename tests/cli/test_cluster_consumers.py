@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from cluster import NAME, Cluster, a_cluster
 from shop import OrderAggregate, OrderInvoker, OrderPlaceCommand, OrderPlacedEvent
+from waiting import eventually
 
 from evento import EventoBundle, Projector, event_handler
 from evento.bundle import administration as served
@@ -79,9 +80,10 @@ async def running(cluster: Cluster, views: Callable[..., EventoBundle]) -> Async
 
 
 async def until_state(bundle: EventoBundle, state: str) -> None:
-    async with asyncio.timeout(20):
-        while (await bundle.consumers.show("MoodyProjector")).state.value != state:
-            await asyncio.sleep(0.01)
+    async def reached() -> bool:
+        return (await bundle.consumers.show("MoodyProjector")).state.value == state
+
+    await eventually(reached)
 
 
 async def test_list_and_show_are_those_of_the_running_instance(ask: Ask, running: EventoBundle) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import textwrap
 from collections.abc import Callable
@@ -94,8 +95,7 @@ def test_stopping_awaits_the_handlers_that_run(module: Any, process: Any, shell:
             @aggregate_command_handler(init=True)
             async def place(self, command: OrderPlaceCommand) -> OrderPlacedEvent:
                 print("handling", file=sys.stderr, flush=True)
-                while not Path("go").exists():
-                    await asyncio.sleep(0.01)
+                await asyncio.to_thread(Path("go").read_text)  # until someone writes
                 return OrderPlacedEvent(command.order_id)
 
             @event_sourcing_handler
@@ -108,11 +108,12 @@ def test_stopping_awaits_the_handlers_that_run(module: Any, process: Any, shell:
         bundle = EventoBundle("shop", components=[SlowAggregate], server="embedded:shop.db", on_started=begin)
         """
     )
+    os.mkfifo(tmp_path / "go")
     run = process("run", "shop_app:bundle")
     said(run, "handling")
     run.send_signal(signal.SIGTERM)
     said(run, "is stopping")
-    (tmp_path / "go").touch()
+    (tmp_path / "go").write_text("on")
     assert run.wait(30) == 0
     stored = shell("events", "list", "--json", "--store", "sqlite:shop.db").objects
     assert [event["name"] for event in stored] == ["OrderPlacedEvent"]

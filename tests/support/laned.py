@@ -95,7 +95,7 @@ async def main(directory: Path, number: int) -> None:
         await bundle.commands.send(OrderPlaceCommand(order_id, "ann"))
         while True:
             await bundle.commands.send(ItemAddCommand(order_id, "tea", random.randrange(1, 5)))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # the pace of what is sent
 
     async with running(directory) as (bundle, _), asyncio.TaskGroup() as callers:
         for order in range(ORDERS):

@@ -101,7 +101,7 @@ class SightingObserver(Observer, version=1):
         self._sightings = sightings
 
     async def _see(self, position: int) -> None:
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.005)  # so that a kill finds some that are begun
         self._sightings.add(position)
 
     @event_handler
@@ -188,7 +188,7 @@ async def main(directory: Path, first: int, count: int) -> None:
         invoker = bundle.invoker(CustomerInvoker)
         for number in range(first, first + count):
             await invoker.place(number)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # the pace of what is sent
         await asyncio.Event().wait()
 
 

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from waiting import eventually
+
 from evento import (
     Aggregate,
     AggregateId,
@@ -150,10 +152,8 @@ def inside(bundle: EventoBundle) -> RunningBundle:
 async def assert_nothing_stays_behind(bundle: EventoBundle) -> None:
     """Fail unless no request is in flight, no place is taken, and no boundary is held."""
     parts = inside(bundle)
-    async with asyncio.timeout(10):
-        # The appends and unlocks of cancelled callers end by themselves.
-        while len(parts._boundaries) or parts._tasks._tasks:
-            await asyncio.sleep(0.001)
+    # The appends and unlocks of cancelled callers end by themselves.
+    await eventually(lambda: len(parts._boundaries) == 0 and len(parts._tasks._tasks) == 0, within=10)
     assert parts._sender.in_flight == 0
     assert parts._admission.running == 0
     assert not parts._admission._waiting

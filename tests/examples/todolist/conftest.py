@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import httpx
 import pytest
+from waiting import eventually
 
 from evento.examples.todolist.app import create_app
 
@@ -80,9 +81,11 @@ async def serve_demo() -> AsyncIterator[Callable[[Path], Awaitable[Served]]]:
 
 async def answers(served: Served) -> None:
     async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=30) as http:
-        while True:
+
+        async def serves() -> bool:
             with contextlib.suppress(httpx.TransportError):
-                if (await http.get("/todo-list/")).status_code == 200:
-                    return
+                return (await http.get("/todo-list/")).status_code == 200
             assert served.process.returncode is None, (await served.process.communicate())[1].decode()
-            await asyncio.sleep(0.02)
+            return False
+
+        await eventually(serves, within=30)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from waiting import eventually
 
 from evento import StoreInUse
 from evento.examples.todolist import demo
@@ -61,9 +62,11 @@ async def test_serve_shows_traffic_until_it_is_told_to_stop(
 ) -> None:
     process, url = await serve_demo(tmp_path)
     async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
-        async with asyncio.timeout(30):
-            while not (await http.get("/todo-list/")).json():
-                await asyncio.sleep(0.05)
+
+        async def shows_lists() -> bool:
+            return bool((await http.get("/todo-list/")).json())
+
+        await eventually(shows_lists, within=30)
         process.send_signal(number)
         async with asyncio.timeout(20):
             output, errors = await process.communicate()

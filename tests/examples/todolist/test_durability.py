@@ -15,6 +15,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import create_async_engine
+from waiting import eventually
 
 from evento.examples.todolist.api.todo_list import TodoListStatus
 from evento.examples.todolist.config import EVENT_STORE, READ_MODEL, running_bundle
@@ -104,13 +105,17 @@ async def test_the_read_model_equals_a_replay(application: Application, tmp_path
 async def test_killed_at_any_moment_nothing_acknowledged_is_lost(serve_demo: Any, tmp_path: Path) -> None:
     data = tmp_path / "data"
     acknowledged: set[str] = set()
+    wanted = 0
 
-    for number in range(KILLS):
+    def enough() -> bool:
+        return len(acknowledged) >= wanted
+
+    for _ in range(KILLS):
         process, url = await serve_demo(data)
         async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
             writers = [asyncio.create_task(_write(http, acknowledged)) for _ in range(4)]
-            while len(acknowledged) < 25 * (number + 1):
-                await asyncio.sleep(0.005)
+            wanted += 25
+            await eventually(enough)
             process.send_signal(signal.SIGKILL)
             await process.wait()
             await asyncio.gather(*writers)

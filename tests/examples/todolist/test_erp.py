@@ -1,10 +1,10 @@
 """The registration of finished lists: the service alone, and saga, service and read model together."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 import httpx
+from waiting import eventually
 
 from evento.examples.todolist.api.erp import ErpUserActivityRegisterCommand, ErpUserActivityRegisteredEvent
 from evento.examples.todolist.config import running_bundle
@@ -24,9 +24,10 @@ async def status_of(http: httpx.AsyncClient, identifier: str) -> tuple[Any, Any]
 
 
 async def becomes(http: httpx.AsyncClient, identifier: str, status: str) -> None:
-    async with asyncio.timeout(30):
-        while (await status_of(http, identifier))[0] != status:
-            await asyncio.sleep(0.01)
+    async def reached() -> bool:
+        return bool((await status_of(http, identifier))[0] == status)
+
+    await eventually(reached, within=30)
 
 
 async def list_with_todos(http: httpx.AsyncClient, *contents: str) -> tuple[str, list[str]]:
