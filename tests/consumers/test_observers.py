@@ -28,6 +28,7 @@ from streams import (
     add_raw,
     group_of,
     is_resting,
+    once_stopping,
     things,
 )
 from waiting import eventually
@@ -192,20 +193,22 @@ async def _remembered(state: SqlConsumerStateStore, positions: set[int]) -> bool
 
 async def test_a_stop_waits_for_running_handlers(events: StateStore, state: SqlConsumerStateStore) -> None:
     handle = Stuck(1, 2)
-    async with running(events, state, handle):
+    async with running(events, state, handle) as group:
         await add(events, *things(3))
         await eventually(lambda: handle.running == {1, 2} and handle.seen.positions == [3])
-        asyncio.get_running_loop().call_later(0.05, handle.released.set)
+        releasing = asyncio.create_task(once_stopping(group, handle.released.set))
+    await releasing
     assert sorted(handle.seen.positions) == [1, 2, 3]
     assert (await stored(state)).checkpoint.position == 3
 
 
 async def test_a_stop_begins_nothing_more(events: StateStore, state: SqlConsumerStateStore) -> None:
     handle = Stuck(1, 2)
-    async with running(events, state, handle, observer_concurrency=2):
+    async with running(events, state, handle, observer_concurrency=2) as group:
         await add(events, *things(50))
         await eventually(lambda: handle.running == {1, 2})
-        asyncio.get_running_loop().call_later(0.05, handle.released.set)
+        releasing = asyncio.create_task(once_stopping(group, handle.released.set))
+    await releasing
     assert sorted(handle.seen.positions) == [1, 2]
     assert (await stored(state)).checkpoint.position == 2
 

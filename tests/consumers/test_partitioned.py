@@ -28,6 +28,7 @@ from streams import (
     add_raw,
     group_of,
     is_resting,
+    once_stopping,
     things,
 )
 from waiting import eventually, turns
@@ -379,10 +380,11 @@ async def test_a_stop_lets_running_handlers_end_and_begins_nothing_more(
 ) -> None:
     first, second, *_ = names_in_lanes()
     handle = Stuck(1, 2)
-    async with running(events, state, handle):
+    async with running(events, state, handle) as group:
         await add(events, *(ThingAddedEvent(name) for name in (first, second, first, second)))
         await eventually(lambda: handle.running == {1, 2})
-        asyncio.get_running_loop().call_later(0.05, handle.released.set)
+        releasing = asyncio.create_task(once_stopping(group, handle.released.set))
+    await releasing
     assert sorted(handle.seen.positions) == [1, 2]
     assert (await stored(state)).checkpoint.position == 2
     async with running(events, state, handle, take_over=True) as group:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
+from waiting import eventually
 
 from evento import DomainEvent, EventMessage, Projector, ServiceEvent, event_handler
 from evento.components import component_definition
@@ -172,6 +173,13 @@ def is_resting(group: ConsumerGroup) -> bool:
     (consumer,) = group._consumers.values()
     wake = consumer._signals._wake
     return bool(wake._waiters) and not wake.is_set()
+
+
+async def once_stopping(group: ConsumerGroup, do: Callable[[], None]) -> None:
+    """Do something when the only consumer of a group is told to stop."""
+    (consumer,) = group._consumers.values()
+    await eventually(lambda: consumer._signals.stopping)
+    do()
 
 
 class FaultyStateStore:
