@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from cluster import Cluster, a_cluster
 from nats_server import free_port, nats_server
-from running_server import eventually, free_settings
+from running_server import free_settings
 from shop import OrderAggregate
+from waiting import eventually
 
 from evento.server.server import EventoServer
 from evento.server.tokens import TokenFile

@@ -34,7 +34,8 @@ async def test_what_is_done_in_time_is_left_alone() -> None:
     deadlines = Deadlines()
     with deadlines.at(now() + 0.01) as timer:
         pass
-    await asyncio.sleep(0.03)
+    with pytest.raises(TimeoutError), deadlines.at(now() + 0.02):  # a later one, so that the first has passed
+        await asyncio.Event().wait()
     assert not timer.expired
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running_server import FREE, eventually, fetch, free_settings, token_for
+from running_server import FREE, fetch, free_settings, token_for
 from shop import (
     ItemAddCommand,
     OrderAggregate,
@@ -21,6 +21,7 @@ from shop import (
     Orders,
     TransferService,
 )
+from waiting import eventually
 
 from evento import AuthenticationError, EventoBundle, EventoError
 from evento.server.ports import free_port
@@ -108,12 +109,14 @@ async def test_bundles_with_tokens_do_all_that_bundles_do(shop: Site) -> None:
         with pytest.raises(EventoError):
             await web.commands.send(OrderPlaceCommand(order_id="ORD_1", customer="ann"))
 
-    async def told() -> str:
-        text = (await fetch(shop.server, "/metrics")).text
-        projected = sample(text, "evento_consumer_position", "OrderProjector")
-        return text if projected == handled(text) == 21 else ""
+    text = ""
 
-    text = await eventually(told)
+    async def told() -> bool:
+        nonlocal text
+        text = (await fetch(shop.server, "/metrics")).text
+        return sample(text, "evento_consumer_position", "OrderProjector") == handled(text) == 21
+
+    await eventually(told)
     assert 'evento_instances{bundle="orders",state="enabled"} 1.0' in text
     assert "evento_store_appended_events_total 21.0" in text
     assert sample(text, "evento_handler_failures_total", "OrderPlaceCommand") == 1

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import eventually
 
 from evento.server import ServerError
 from evento.server.nats_binary import find_nats_server
@@ -34,9 +35,13 @@ def make(settings: ServerSettings) -> Callable[..., NatsServer]:
 
 
 async def gone(pid: int) -> None:
-    async with asyncio.timeout(20):
-        while Path(f"/proc/{pid}").exists() and "zombie" not in Path(f"/proc/{pid}/status").read_text():
-            await asyncio.sleep(0.02)
+    def is_gone() -> bool:
+        try:
+            return "zombie" in Path(f"/proc/{pid}/status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    await eventually(is_gone)
 
 
 async def test_it_listens_when_it_is_entered_and_is_gone_when_it_is_left(make: Any, settings: ServerSettings) -> None:
@@ -57,20 +62,21 @@ async def test_it_listens_when_it_is_entered_and_is_gone_when_it_is_left(make: A
     assert list(settings.data.glob("*.ports")) == []
 
 
+async def answers(server: NatsServer) -> bool:
+    try:
+        await server.state()
+    except OSError:
+        return False
+    return True
+
+
 async def test_it_is_started_again_when_it_dies(make: Any) -> None:
-    async with make() as server, asyncio.timeout(20):
+    async with make() as server:
         first = server.pid
         os.kill(first, signal.SIGKILL)
         await gone(first)
-        while server.restarts == 0 or server.pid is None:
-            await asyncio.sleep(0.02)
-        while True:
-            try:
-                await server.state()
-            except OSError:
-                await asyncio.sleep(0.02)
-            else:
-                break
+        await eventually(lambda: server.restarts > 0 and server.pid is not None)
+        await eventually(lambda: answers(server))
 
         assert server.restarts == 1
         assert server.pid != first
@@ -120,9 +126,7 @@ async def test_being_cancelled_while_it_starts_leaves_nothing(make: Any, tmp_pat
     silent.chmod(0o755)
     server = make(program=silent)
     starting = asyncio.create_task(server.__aenter__())
-    async with asyncio.timeout(20):
-        while server.pid is None:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: server.pid is not None)
     pid = server.pid
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -17,7 +17,8 @@ import msgspec
 import pytest
 from certificates import Certificates
 from postgres_server import PostgresServer
-from running_server import bundle, eventually, fetch, free_settings, token_for
+from running_server import bundle, fetch, free_settings, token_for
+from waiting import eventually
 
 from evento.errors import AuthenticationError, StoreUnavailable
 from evento.gateway.nats.calls import encode
@@ -65,19 +66,26 @@ async def test_it_tells_that_it_lives_and_is_ready(tmp_path: Path) -> None:
 async def test_what_is_not_ready_is_named_and_recovers(tmp_path: Path) -> None:
     async with EventoServer(free_settings(tmp_path)) as server:
         os.kill(nats_of(server).pid, signal.SIGKILL)
-        refused = await eventually(lambda: with_status(server, 503))
+        refused = await answer_with(server, 503)
         assert set(refused.json()["not_ready"]) == {"gateway"}
 
-        await eventually(lambda: with_status(server, 200))
+        await answer_with(server, 200)
         assert nats_of(server).restarts == 1
         async with bundle(server, "b") as client:
             await client.request(client.subjects.store("head"), b"", deadline())
         assert "evento_gateway_restarts_total 1.0" in (await fetch(server, "/metrics")).text
 
 
-async def with_status(server: EventoServer, status: int) -> httpx.Response | None:
-    answer = await fetch(server, "/health/ready")
-    return answer if answer.status_code == status else None
+async def answer_with(server: EventoServer, status: int) -> httpx.Response:
+    """Ask whether the server is ready until the answer has this status, and return it."""
+    answers: list[httpx.Response] = []
+
+    async def has_status() -> bool:
+        answers.append(await fetch(server, "/health/ready"))
+        return answers[-1].status_code == status
+
+    await eventually(has_status)
+    return answers[-1]
 
 
 async def test_a_part_that_does_not_answer_is_not_ready(tmp_path: Path) -> None:
@@ -110,7 +118,8 @@ async def test_metrics_show_what_bundles_tell(tmp_path: Path) -> None:
         sample = Sample(Session("somebody", "1", 1), 1.0, (handled,), (consumer, standby))
         orders.publish(orders.subjects.telemetry("orders", "1"), b"no sample")
         orders.publish(orders.subjects.telemetry("orders", "1"), msgspec.msgpack.encode(sample))
-        text = await eventually(lambda: shown(server, "evento_handler_seconds_count"))
+        await eventually(lambda: shows(server, "evento_handler_seconds_count"))
+        text = (await fetch(server, "/metrics")).text
 
         labels = 'bundle="orders",handler="OrderAggregate.place",payload="PlaceOrderCommand"'
         whose = 'bundle="orders",component="OrderProjector",context="*",version="1"'
@@ -132,9 +141,8 @@ async def test_metrics_show_what_bundles_tell(tmp_path: Path) -> None:
         assert 'state="running"' in state
 
 
-async def shown(server: EventoServer, name: str) -> str:
-    text = (await fetch(server, "/metrics")).text
-    return text if f"\n{name}{{" in text else ""
+async def shows(server: EventoServer, name: str) -> bool:
+    return f"\n{name}{{" in (await fetch(server, "/metrics")).text
 
 
 async def test_the_store_is_served_and_counted(tmp_path: Path) -> None:
@@ -166,7 +174,7 @@ async def test_the_first_token_closes_a_running_server_and_a_revoked_one_is_cut_
             token_for(server, "other")
             TokenFile(server.settings.token_file).revoke("orders")
             await eventually(lambda: is_refused(server, "orders", token))
-            await eventually(lambda: disconnected(orders))
+            await eventually(lambda: not orders.is_connected)
 
 
 async def is_refused(server: EventoServer, user: str, token: str | None = None) -> bool:
@@ -175,10 +183,6 @@ async def is_refused(server: EventoServer, user: str, token: str | None = None) 
             return False
     except AuthenticationError:
         return True
-
-
-async def disconnected(connection: Any) -> bool:
-    return not connection.is_connected
 
 
 @pytest.mark.parametrize("damage", ["remove", "open", "garble"])
@@ -194,16 +198,16 @@ async def test_tokens_that_cannot_be_read_any_more_still_hold(tmp_path: Path, da
         else:
             file.write_text("{")
 
-        refused = await eventually(lambda: with_status(server, 503))
+        refused = await answer_with(server, 503)
         assert "tokens.json" in refused.json()["not_ready"]["gateway"]
         assert await is_refused(server, "anybody")
         assert not await is_refused(server, "orders", token)
         nats_of(server)._process.kill()
         await eventually(lambda: restarted(server))
-        assert await eventually(lambda: is_refused(server, "anybody"))
+        await eventually(lambda: is_refused(server, "anybody"))
 
 
-async def restarted(server: EventoServer) -> bool:
+def restarted(server: EventoServer) -> bool:
     return bool(nats_of(server).restarts and nats_of(server).pid)
 
 
@@ -292,7 +296,7 @@ async def test_being_cancelled_at_any_moment_of_the_start_leaves_nothing(tmp_pat
     for yields in (0, 1, 5, 20, 60):
         starting = asyncio.create_task(EventoServer(free_settings(tmp_path, **ports)).__aenter__())
         for _ in range(yields):
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.002)  # a moment of the start, whichever it is
         starting.cancel()
         try:
             server = await starting
@@ -367,12 +371,8 @@ async def test_a_node_without_the_secret_does_not_join(tmp_path: Path) -> None:
     first, second = free_port("127.0.0.1"), free_port("127.0.0.1")
     async with node(tmp_path / "a", "s", first, []) as a, node(tmp_path / "b", "wrong", second, [first]):
         log = tmp_path / "a" / "nats-server.log"
-        await eventually(lambda: said(log, "authentication error"))
+        await eventually(lambda: "authentication error" in log.read_text().lower())
         assert not await joined(a)
-
-
-async def said(log: Path, words: str) -> bool:
-    return words in log.read_text().lower()
 
 
 async def test_an_existing_nats_is_used(tmp_path: Path) -> None:

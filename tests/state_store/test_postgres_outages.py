@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from appending_worker import event
 from postgres_server import PostgresServer, start_postgres
+from waiting import eventually
 
 from evento.errors import ErrorData, StoreUnavailable
 from evento.state_store import AlreadyStored, Append, Appended, Refused
@@ -117,10 +118,14 @@ async def test_a_server_that_crashes_and_comes_back(own_server: PostgresServer) 
     async with PostgresStateStore(own_server.url) as store:
         callers = Callers(store)
         running = asyncio.create_task(callers.run())
+        wanted = 0
+
+        def goes_on() -> bool:
+            return len(callers.acknowledged) >= wanted
+
         for how in (signal.SIGQUIT, signal.SIGINT, signal.SIGQUIT):
-            before = len(callers.acknowledged)
-            while len(callers.acknowledged) < before + 50:
-                await asyncio.sleep(0.01)
+            wanted = len(callers.acknowledged) + 50
+            await eventually(goes_on)
             await asyncio.to_thread(own_server.stop, how)
             await asyncio.to_thread(own_server.start)
         callers.stopping = True

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from waiting import eventually
 
 from evento.gateway.nats import NatsConnection
 from evento.server import die_with_parent
@@ -84,15 +85,17 @@ class NatsServer:
                 stdout=log,
                 stderr=log,
             )
-        async with asyncio.timeout(20):
-            while True:
-                assert self._process.returncode is None, f"nats-server has ended: {self.log}"
-                with contextlib.suppress(OSError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                    writer.close()
-                    await writer.wait_closed()
-                    return
-                await asyncio.sleep(0.02)
+        await eventually(self._listens)
+
+    async def _listens(self) -> bool:
+        assert self._process is not None
+        assert self._process.returncode is None, f"nats-server has ended: {self.log}"
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            writer.close()
+            await writer.wait_closed()
+            return True
+        return False
 
     async def stop(self) -> None:
         """End it and wait for its end."""

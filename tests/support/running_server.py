@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from evento.server.settings import ServerSettings
 from evento.server.tokens import TokenFile
 from evento.server.values import Address
 
-__all__ = ["bundle", "eventually", "fetch", "free_settings", "token_for"]
+__all__ = ["bundle", "fetch", "free_settings", "token_for"]
 
 FREE = Address("127.0.0.1", 0)
 
@@ -46,11 +44,3 @@ async def fetch(
     headers = {"authorization": f"Bearer {token}"} if token else {}
     async with httpx.AsyncClient(verify=tls, trust_env=False) as client:
         return await client.get(server.http_url + path, headers=headers, timeout=20)
-
-
-async def eventually(holds: Callable[[], Any]) -> Any:
-    """Ask again and again until what is asked holds, and return it."""
-    async with asyncio.timeout(30):
-        while not (found := await holds()):
-            await asyncio.sleep(0.05)
-        return found

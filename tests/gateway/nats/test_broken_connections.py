@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from nats_server import NatsServer, nats_server
 from tcp_proxy import TcpProxy, tcp_proxy
+from waiting import eventually
 
 from evento import EventoError
 from evento.gateway import RequestSender
@@ -100,9 +101,7 @@ async def test_everyone_gets_an_answer_in_time_and_nothing_is_left(tmp_path: Pat
         assert (await sender.request(command(1), 30.0)).view == b"1"
         assert loop.time() - healed < 30
 
-        async with asyncio.timeout(10):
-            while any(bus.receiver.running for bus in handling):
-                await asyncio.sleep(0.01)
+        await eventually(lambda: not any(bus.receiver.running for bus in handling), within=10)
         for connection in connections:
             assert connection.in_flight == 0
             assert not connection._waiting

@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 from nats_server import Connect, NatsServer, nats_server
 from tcp_proxy import tcp_proxy
+from waiting import eventually
 
 from evento.errors import (
     AuthenticationError,
@@ -43,9 +44,7 @@ async def test_a_request_in_flight_survives_the_server_and_its_handler_runs_once
     await gate.until(entered=1)
     await server.kill()
     await server.start()
-    async with asyncio.timeout(20):
-        while not bus.receiver.attached:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: bus.receiver.attached > 0)
     gate.open()
     assert (await waiting).view == b"opened"
     assert len(gate.requests) == 1
@@ -59,9 +58,7 @@ async def test_a_sender_that_lost_its_connection_asks_again(connect: Connect, se
         waiting = asyncio.create_task(other.request(request_of("A"), soon()))
         await gate.until(entered=1)
         proxy.cut()
-        async with asyncio.timeout(20):
-            while not bus.receiver.attached:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: bus.receiver.attached > 0)
         gate.open()
         assert (await waiting).view == b"opened"
         assert len(gate.requests) == 1
@@ -76,9 +73,7 @@ async def test_a_request_that_is_asked_again_after_its_end_tells_so(connect: Con
         await gate.until(entered=1)
         proxy.cut(refuse=True)
         gate.open()
-        async with asyncio.timeout(20):
-            while bus.receiver.running:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: bus.receiver.running == 0)
         proxy.refusing = False
         assert (await waiting).view == b"opened"
         assert [(request.attempt, request.keyed) for request in gate.requests] == [(1, False), (2, True)]
@@ -194,9 +189,7 @@ async def test_a_handler_is_cancelled_at_the_deadline(connect: Connect) -> None:
     await gate.until(cancelled=1)
     assert not waiting.done()  # the gateway knows by itself
     waiting.cancel()
-    async with asyncio.timeout(5):
-        while bus.receiver.running:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: bus.receiver.running == 0, within=5)
 
 
 async def test_a_resend_with_more_time_runs_again_when_the_first_has_expired(connect: Connect) -> None:
@@ -355,10 +348,12 @@ async def test_a_crowd_is_bounded_and_everyone_gets_an_answer(connect: Connect) 
     gate = Gate()
     await bus.serve("command", "A", gate)
     crowd = [asyncio.create_task(other.request(request_of("A", message_id=f"m{n}"), soon())) for n in range(10_000)]
-    async with asyncio.timeout(30):
-        while bus.receiver.refused < 9_500:
-            assert bus.receiver.running <= 500
-            await asyncio.sleep(0.01)
+
+    def refused() -> bool:
+        assert bus.receiver.running <= 500
+        return bus.receiver.refused >= 9_500
+
+    await eventually(refused, within=30)
     gate.open()
     told = Counter(reply.error.code if reply.error else "served" for reply in await asyncio.gather(*crowd))
     assert told == {"served": 500, "Overloaded": 9_500}
@@ -382,9 +377,7 @@ async def test_a_consumer_that_was_too_slow_comes_back(tmp_path: Path) -> None:
             asyncio.create_task(other.request(request_of("A", kind="query", payload=bytes(500_000)), soon()))
             for _ in range(40)
         ]
-        async with asyncio.timeout(30):
-            while link.is_open and "Slow Consumer" not in server.log:
-                await asyncio.sleep(0.02)
+        await eventually(lambda: not link.is_open or "Slow Consumer" in server.log, within=30)
         link._transport.resume_reading()
         await back.wait()
         assert (await other.request(request_of("A", kind="query"), soon())).view == b"here"

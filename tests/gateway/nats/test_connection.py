@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from nats_server import Connect, NatsServer, free_port, nats_server
+from waiting import eventually
 
 from evento.errors import AuthenticationError, PayloadError, Stopped, StoreUnavailable, TooManyPendingRequests
 from evento.gateway.nats import Delivery, NatsConnection, NoResponders
@@ -36,9 +37,10 @@ class Collected:
         self._arrived.set()
 
     async def until(self, count: int) -> None:
-        while len(self.deliveries) < count:
-            self._arrived.clear()
-            await self._arrived.wait()
+        async with asyncio.timeout(20):
+            while len(self.deliveries) < count:
+                self._arrived.clear()
+                await self._arrived.wait()
 
 
 async def test_a_request_is_answered_by_who_serves_the_subject(connect: Connect) -> None:
@@ -270,9 +272,7 @@ async def test_the_servers_of_a_cluster_are_tried_when_none_that_is_known_answer
     ):
         await other.subscribe("x", echo)
         async with NatsConnection(first.url, cluster="test", user="shop", instance="1") as one:
-            async with asyncio.timeout(20):
-                while not one._peers:  # told as soon as the servers have found each other
-                    await asyncio.sleep(0.05)
+            await eventually(lambda: len(one._peers) > 0)  # told as soon as the servers have found each other
             await first.kill()
             assert await one.request("x", b"a", soon(20)) == b"echo a"
 
@@ -284,8 +284,7 @@ async def test_a_server_that_comes_later_is_waited_for(tmp_path: Path) -> None:
         f"nats://127.0.0.1:{port}", cluster="test", user="shop", instance="1", start_timeout=None, progress=said.append
     )
     entering = asyncio.create_task(connection.__aenter__())
-    while not said:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: len(said) > 0)
     assert f"waiting for an Evento Server at nats://127.0.0.1:{port}" in said[0]
     async with nats_server(tmp_path, port=port):
         await entering
@@ -384,9 +383,7 @@ async def test_a_token_that_is_taken_away_may_come_back(tmp_path: Path, caplog: 
         server.config = USERS.replace('"secret"', '"changed"')
         server.reload()
         await lost.wait()
-        async with asyncio.timeout(20):
-            while "the server refused the user 'shop'" not in caplog.text:
-                await asyncio.sleep(0.02)
+        await eventually(lambda: "the server refused the user 'shop'" in caplog.text)
         server.config = USERS
         server.reload()
         assert await one.request("allowed", b"a", soon(20)) == b"echo a"
@@ -400,9 +397,7 @@ async def test_what_is_refused_for_a_while_is_served_again(tmp_path: Path) -> No
         await one.subscribe("allowed", echo)
         server.config = USERS.replace('subscribe: ["allowed", ', "subscribe: [")
         server.reload()
-        async with asyncio.timeout(20):
-            while one.denied != ["allowed"]:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: one.denied == ["allowed"])
         with pytest.raises(NoResponders):
             await one.request("allowed", b"a", soon())
         server.config = USERS

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from waiting import eventually
 
 from evento.errors import (
     AuthenticationError,
@@ -115,12 +116,14 @@ async def test_the_instance_of_another_bundle_cannot_be_taken(registry: Registry
         await registry.register(register("thief", "i1", commands=()))
 
 
+async def is_empty(registry: RegistryDatabase) -> bool:
+    return await registry.view() == []
+
+
 async def test_who_does_not_beat_is_gone(url: str) -> None:
     async with RegistryDatabase(url, cluster="test", lease=0.05) as registry:
         registered = await registry.register(register())
-        async with asyncio.timeout(10):
-            while await registry.view():
-                await asyncio.sleep(0.01)
+        await eventually(lambda: is_empty(registry), within=10)
         with pytest.raises(NotFound, match="register it again"):  # who was only slow registers again
             await registry.beat(registered.session, enabled=True)
         again = await registry.register(register())
@@ -130,9 +133,7 @@ async def test_who_does_not_beat_is_gone(url: str) -> None:
 async def test_who_comes_back_late_does_not_share_a_name_with_its_new_owner(url: str) -> None:
     async with RegistryDatabase(url, cluster="test", lease=0.05) as registry:
         paused = await registry.register(register())
-        async with asyncio.timeout(10):
-            while await registry.view():
-                await asyncio.sleep(0.01)
+        await eventually(lambda: is_empty(registry), within=10)
         async with RegistryDatabase(url, cluster="test", lease=60) as patient:
             await patient.register(register("shop", "i2"))
             with pytest.raises(NotFound):

@@ -11,6 +11,7 @@ import msgspec
 import nats as nats_py
 import pytest
 from nats_server import NatsServer, nats_server
+from waiting import eventually, turns
 
 from evento.errors import AuthenticationError, DefinitionError, PayloadError, error_from_data
 from evento.gateway.nats import NatsConnection
@@ -121,9 +122,7 @@ async def test_a_subject_of_ones_own_and_the_inbox_of_another_change_nothing(
         reply = orders.subjects.inbox("orders", "i1") + ".7"
         await thief.publish(orders.subjects.registration("thief", "register"), call, reply=reply)
         await thief.flush()
-        async with asyncio.timeout(10):
-            while service.refused == 0:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: service.refused > 0, within=10)
 
         assert await ask(orders, "view", ViewCall()) == []
 
@@ -155,12 +154,9 @@ async def test_leaving_that_is_cancelled_leaves_nothing_behind(nats: NatsServer,
         service = await RegistryService(connection, database).__aenter__()
         async with database._gate:  # nothing gets on
             asking = asyncio.ensure_future(ask(admin, "view", ViewCall()))
-            async with asyncio.timeout(10):
-                while not service._tasks:
-                    await asyncio.sleep(0.01)
+            await eventually(lambda: len(service._tasks) > 0, within=10)
             leaving = asyncio.ensure_future(service.__aexit__())
-            for _ in range(100):
-                await asyncio.sleep(0)
+            await turns()
             leaving.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await leaving

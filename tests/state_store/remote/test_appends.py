@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from waiting import eventually
 
 from evento.errors import PayloadError, StoreUnavailable
 from evento.state_store import Append, Deleted
@@ -35,7 +36,7 @@ async def test_what_is_not_sent_in_time_fails_definitely() -> None:
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     second = queue.submit(append())
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.2)  # beyond max_wait: only the clock ends it, and the queue looks when the first is answered
     server.may_answer.set()
     assert isinstance(await first, Deleted)
     with pytest.raises(StoreUnavailable, match="was not sent") as caught:
@@ -99,8 +100,7 @@ async def test_cancelled_requests_leave_no_append_without_an_answer() -> None:
     server = Server()
     queue = AppendQueue(server.send)
     futures = [queue.submit(append()) for _ in range(4)]
-    while not server.received:
-        await asyncio.sleep(0)
+    await eventually(lambda: len(server.received) > 0)
     for task in list(queue._requests):
         task.cancel()
     for outcome in await asyncio.wait_for(asyncio.gather(*futures, return_exceptions=True), 5):

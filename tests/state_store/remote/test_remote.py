@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from nats_server import NatsServer, nats_server
+from waiting import eventually
 
 from evento.errors import ErrorData, EventoError, Overloaded, StoreMismatch, StoreUnavailable, error_to_data
 from evento.gateway.nats import Delivery, NatsConnection
@@ -91,8 +92,7 @@ async def test_what_a_server_took_with_it_when_it_was_killed_is_asked_again(
             await service.__aexit__()
             waiting = store.append(append("ORD_1"))
             locking = asyncio.ensure_future(store.lock("L", owner="me", ttl=5))
-            while len(taken) < 2:
-                await asyncio.sleep(0.005)
+            await eventually(lambda: len(taken) >= 2)
             async with connecting("evento-server") as alive, StoreService(alive, backing):
                 for subscription in deaf:
                     await subscription.unsubscribe()
@@ -273,8 +273,8 @@ async def test_a_connection_that_is_closed_after_a_lost_answer_leaves_the_outcom
             connection.on_reconnect(reconnected.set)
             await nats.kill()
             await nats.start()
-            await reconnected.wait()  # it is sent again, and nobody is there
-            await asyncio.sleep(0.2)
+            await reconnected.wait()
+            await asyncio.sleep(0.2)  # it is sent again, and nobody is there: no one is told of that but the store
             await connection.close()
             with pytest.raises(EventoError) as caught:
                 await waiting
