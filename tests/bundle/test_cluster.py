@@ -28,6 +28,7 @@ from shop import (
     TransferCommand,
     TransferService,
 )
+from waiting import eventually
 
 from evento import (
     AggregateDeleted,
@@ -257,11 +258,7 @@ async def test_a_command_that_another_bundle_took_over_is_handled_by_nobody_else
         await cluster.registry.leave(backend._membership.session)  # as if it had been paused for longer than its lease
         async with cluster.bundle("shop", [OrderAggregate], start_timeout=10):
             backend._membership._again.set()
-            async with asyncio.timeout(10):
-                while backend.bus._enabled:
-                    await asyncio.sleep(0.01)
+            await eventually(lambda: not backend.bus._enabled, within=10)
             await invoker.place("ORD_2", "Ann")  # by the shop
-        async with asyncio.timeout(10):
-            while not backend.bus._enabled:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: bool(backend.bus._enabled), within=10)
         await invoker.place("ORD_3", "Ann")
