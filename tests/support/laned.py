@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -90,12 +91,14 @@ async def main(directory: Path, number: int) -> None:
     """Place orders and add to them at once, until the process is killed."""
     os.write(1, READY)
 
-    async def fill(bundle: EventoBundle, order: int) -> None:
-        order_id, random = f"ORD_{number}_{order}", Random(order)
-        await bundle.commands.send(OrderPlaceCommand(order_id, "ann"))
-        while True:
-            await bundle.commands.send(ItemAddCommand(order_id, "tea", random.randrange(1, 5)))
-            await asyncio.sleep(0.01)  # the pace of what is sent
+    async def fill(bundle: EventoBundle, first: int) -> None:
+        random = Random(first)
+        for order in count(first, ORDERS):
+            order_id = f"ORD_{number}_{order}"
+            await bundle.commands.send(OrderPlaceCommand(order_id, "ann"))
+            for _ in range(25):  # an order has at most 100 items, four at a time
+                await bundle.commands.send(ItemAddCommand(order_id, "tea", random.randrange(1, 5)))
+                await asyncio.sleep(0.01)  # the pace of what is sent
 
     async with running(directory) as (bundle, _), asyncio.TaskGroup() as callers:
         for order in range(ORDERS):
