@@ -163,7 +163,9 @@ def test_questions_about_jobs(data: bytes) -> None:
 def test_appends_of_any_values_are_each_answered_and_leave_the_store_whole(data: bytes) -> None:
     async def serve() -> None:
         async with SqliteStateStore(None) as store:
-            appending = Appending(store, StoreCounters(), stored=lambda record: None, max_answer=1_000_000)
+            appending = Appending(
+                store, StoreCounters(), stored=lambda record: None, max_answer=1_000_000, payload_limit=1_000_000
+            )
             asked = Asked(data)
             appending.serve(asked)
             await asyncio.wait_for(appending.drained(), 10)
