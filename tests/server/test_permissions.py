@@ -90,6 +90,10 @@ FORBIDDEN_TO_READ = [
     ("registry.*", ""),
     ("command.PlaceOrderCommand", "evento"),
     ("query.OrderQuery", "evento"),
+    ("inquiry.command.PlaceOrderCommand", ""),
+    ("inquiry.query.OrderQuery", "evento"),
+    ("inquiry.*.*", ""),
+    ("inquiry.>", ""),
     ("command.PlaceOrderCommand", ""),
     ("command.PlaceOrderCommand", "evento2"),
     ("command.*", ""),
@@ -166,6 +170,18 @@ async def test_a_reserved_name_is_not_answered_by_others_while_its_bundle_is_awa
             await other.request(f"{PREFIX}.command.PlaceOrderCommand", b"", timeout=0.5)
 
 
+async def test_what_others_handle_is_not_asked_of_an_impostor(running: Gateway, orders: Any) -> None:
+    async with running.client("thief") as thief, running.client("other") as other:
+        await serve(thief, f"{PREFIX}.inquiry.command.*", b"thief", queue="")
+        await serve(orders, f"{PREFIX}.inquiry.command.PlaceOrderCommand", b"orders", queue="")
+        answers = [
+            (await other.request(f"{PREFIX}.inquiry.command.PlaceOrderCommand", b"", timeout=5)).data for _ in range(50)
+        ]
+
+        assert set(answers) == {b"orders"}
+        assert (await other.request(f"{PREFIX}.inquiry.command.FreeCommand", b"", timeout=5)).data == b"thief"
+
+
 async def test_who_lists_names_handles_no_others(running: Gateway, orders: Any) -> None:
     said = await refusal(orders, lambda: orders.subscribe(f"{PREFIX}.command.FreeCommand", "evento", cb=nothing))
 
@@ -192,7 +208,13 @@ async def test_a_reply_may_be_sent_once_and_only_for_a_request(running: Gateway)
 
 async def test_what_a_bundle_needs_is_open_to_it(running: Gateway) -> None:
     async with running.client("orders") as orders, running.client("evento-server") as server:
-        for subject in ("inbox.orders.1.*", "instance.orders.1.drain", "head"):
+        for subject in (
+            "inbox.orders.1.*",
+            "inbox.orders.1.inquiry.*",
+            "inquiry.command.PlaceOrderCommand",
+            "instance.orders.1.drain",
+            "head",
+        ):
             await orders.subscribe(f"{PREFIX}.{subject}", cb=nothing)
         await orders.publish(f"{PREFIX}.telemetry.orders.1", b"")
         await orders.flush()

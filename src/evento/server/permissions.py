@@ -73,9 +73,15 @@ def _bundle_user(subjects: Subjects, of: Token, reserved: Iterable[str]) -> User
     if of.serves is None:
         # With the queue group's name: a plain subscription would read along what is meant for one handler.
         serves = [f"{prefix}.{kind}.* {QUEUE}" for kind in ("command", "query")]
-        denied = [subject for name in sorted(reserved) for subject in _requests(subjects, name)]
+        serves += [f"{prefix}.inquiry.{kind}.*" for kind in ("command", "query")]
+        denied = [
+            subject
+            for name in sorted(reserved)
+            for subject in (*_requests(subjects, name), *_inquiries(subjects, name))
+        ]
     else:
         serves = [f"{subject} {QUEUE}" for name in of.serves for subject in _requests(subjects, name)]
+        serves += [subject for name in of.serves for subject in _inquiries(subjects, name)]
         denied = []
     return User(
         of.bundle,
@@ -83,6 +89,7 @@ def _bundle_user(subjects: Subjects, of: Token, reserved: Iterable[str]) -> User
         publish=(
             f"{prefix}.command.*",
             f"{prefix}.query.*",
+            f"{prefix}.inquiry.*.*",
             *(subjects.store(operation) for operation in STORE_OPERATIONS),
             subjects.registry("view"),
             subjects.registry("catalogue"),
@@ -136,3 +143,7 @@ def admin_user(subjects: Subjects, password: str) -> User:
 
 def _requests(subjects: Subjects, name: str) -> tuple[str, str]:
     return subjects.command(name), subjects.query(name)
+
+
+def _inquiries(subjects: Subjects, name: str) -> tuple[str, str]:
+    return subjects.inquiry("command", name), subjects.inquiry("query", name)

@@ -323,7 +323,7 @@ authorization {
   users: [
     { user: "shop", password: "secret", permissions: {
         publish: ["evento.test.query.>", "evento.test.inbox.>"],
-        subscribe: ["evento.test.inbox.shop.>", "evento.test.query.>"] } }
+        subscribe: ["evento.test.inbox.shop.>", "evento.test.query.>", "evento.test.inquiry.query.>"] } }
   ]
 }
 """

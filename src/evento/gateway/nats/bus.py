@@ -13,6 +13,7 @@ from evento.errors import DefinitionError, HandlerNotFound, PayloadError, Stoppe
 from evento.gateway.bus import RequestHandler
 from evento.gateway.nats.clock import ClusterClock
 from evento.gateway.nats.connection import NatsConnection, NoResponders, Subscription
+from evento.gateway.nats.inquirer import Inquirer, Sent
 from evento.gateway.nats.receiver import Receiver
 from evento.gateway.nats.subjects import QUEUE
 from evento.gateway.nats.wire import decode_reply, encode_request
@@ -26,7 +27,8 @@ class NatsBus:
     """Carries requests between the bundles of a cluster.
 
     A name that nobody serves is waited for ``handler_grace`` seconds, then :class:`~evento.errors.HandlerNotFound`.
-    When the connection is lost, requests in flight are sent again with the same message id and the next ``attempt``.
+    When the connection is lost, requests in flight are sent again with the same message id and the next ``attempt``;
+    so is one that waits for long and is known to no replica, because NATS or a handler's process lost it.
     Cancelling a request drops its answer; the handler goes on to its end or deadline.
 
     :param connection: an open connection, which outlives the bus.
@@ -52,7 +54,9 @@ class NatsBus:
         self._grace = handler_grace
         self._subjects: dict[tuple[str, str], str] = {}
         self._served: dict[tuple[str, str], Subscription | None] = {}
+        self._inquiries: dict[tuple[str, str], Subscription] = {}
         self._closed = False
+        self.inquirer = Inquirer(connection)
         self.receiver = Receiver(connection, self._clock, max_running=max_running, max_bytes=max_bytes)
 
     async def __aenter__(self) -> Self:
@@ -68,6 +72,9 @@ class NatsBus:
         self._closed = True
         await asyncio.gather(*(self.withdraw(kind, name) for kind, name in list(self._served)))
         await self.receiver.stop()
+        await self.inquirer.close()
+        inquiries, self._inquiries = self._inquiries, {}
+        await asyncio.gather(*(subscription.unsubscribe() for subscription in inquiries.values()))
 
     async def request(self, request: Request, deadline: float) -> Reply:
         """Send a request to a handler of its name, and return the reply.
@@ -79,15 +86,19 @@ class NatsBus:
         """
         now = asyncio.get_running_loop().time
         attempts = 1
+        sent = Sent(self.inquirer, (request.kind, request.name))
 
         def message(attempt: int) -> bytes:
             nonlocal attempts
             attempts = attempt
+            sent.sent()
             return encode_request(request, attempt=attempt, remaining=deadline - now(), sent_at=self._clock.now())
 
         grace = min(self._grace, 0.9 * (deadline - now()))  # the answer is to arrive before the deadline
         try:
-            data = await self.connection.request(self._subject(request), message, math.inf, grace=grace)
+            data = await self.connection.request(
+                self._subject(request), message, math.inf, grace=grace, watch=sent.begin
+            )
         except NoResponders as nobody:
             error = HandlerNotFound(
                 f"nobody handles the {request.kind} {request.name!r} in the cluster "
@@ -97,6 +108,8 @@ class NatsBus:
             )
             error.definite = nobody.attempt == 1
             raise error from None
+        finally:
+            self.inquirer.forget(sent)
         try:
             reply = decode_reply(data, request.name)
         except PayloadError as unreadable:
@@ -126,6 +139,10 @@ class NatsBus:
             raise DefinitionError(f"the {kind} {name!r} is handled twice: a {kind} has one handler in the whole system")
         self._served[key] = None
         try:
+            if key not in self._inquiries:  # it stays when the name is withdrawn: handlers go on
+                self._inquiries[key] = await self.connection.subscribe(
+                    self.connection.subjects.inquiry(kind, name), self.receiver.inquired
+                )
             subscription = await self.connection.subscribe(
                 self.connection.subjects.request(kind, name), self.receiver.callback(kind, name, handler), queue=QUEUE
             )

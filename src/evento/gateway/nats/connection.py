@@ -9,12 +9,13 @@ import random
 import re
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 from evento.errors import AuthenticationError, PayloadError, Stopped, StoreUnavailable, TooManyPendingRequests
+from evento.gateway.nats.callbacks import StateCallback, added, called
 from evento.gateway.nats.complaints import Complaints
 from evento.gateway.nats.link import Address, Link, LinkSettings
 from evento.gateway.nats.protocol import publish_frame, sub_line, unsub_line
@@ -25,7 +26,6 @@ from evento.gateway.nats.waiting import NoResponders, Waiting, pauses
 __all__ = ["Delivery", "NatsConnection", "NoResponders", "Subscription"]
 
 logger = logging.getLogger("evento.gateway.nats")
-StateCallback: TypeAlias = Callable[[], Awaitable[None] | None]
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 MAX_HELD_BYTES = 16 * 1024 * 1024
@@ -246,7 +246,7 @@ class NatsConnection:
 
     def _call(self, callbacks: list[StateCallback]) -> None:
         for callback in list(callbacks):
-            self._spawn(_called(callback))
+            self._spawn(called(callback))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -255,11 +255,11 @@ class NatsConnection:
 
     def on_reconnect(self, callback: StateCallback) -> Callable[[], None]:
         """Call something whenever a lost connection is back and all is subscribed; return what ends that."""
-        return _added(self._on_reconnect, callback)
+        return added(self._on_reconnect, callback)
 
     def on_disconnect(self, callback: StateCallback) -> Callable[[], None]:
         """Call something whenever the connection is lost; return what ends that."""
-        return _added(self._on_disconnect, callback)
+        return added(self._on_disconnect, callback)
 
     @property
     def is_connected(self) -> bool:
@@ -279,7 +279,13 @@ class NatsConnection:
     # Sending.
 
     async def request(
-        self, subject: str, data: bytes | Callable[[int], bytes], deadline: float, *, grace: float = 0.0
+        self,
+        subject: str,
+        data: bytes | Callable[[int], bytes],
+        deadline: float,
+        *,
+        grace: float = 0.0,
+        watch: Callable[[Waiting], None] | None = None,
     ) -> bytes:
         """Ask, and return the answer.
 
@@ -288,6 +294,7 @@ class NatsConnection:
         :param data: the message, or what makes it for an attempt: 1, then 2 and so on after a lost connection.
         :param deadline: in the event loop's time; ``math.inf`` when the caller keeps it.
         :param grace: for so many seconds, up to the deadline, somebody may begin to serve the subject.
+        :param watch: is given the request before it is sent, to send it again or to answer it.
         :raises NoResponders: nobody serves the subject.
         :raises TimeoutError: no answer before the deadline.
         :raises PayloadError: the message is larger than the server takes.
@@ -302,7 +309,9 @@ class NatsConnection:
         loop = asyncio.get_running_loop()
         self._number += 1
         key = b"%d" % self._number
-        waiting = Waiting(_encoded(subject), loop.create_future())
+        waiting = Waiting(_encoded(subject), self._number, loop.create_future())
+        if watch is not None:
+            watch(waiting)
         timer = loop.call_at(deadline, waiting.expire) if deadline != float("inf") else None
         self._in_flight += 1
         try:
@@ -347,9 +356,11 @@ class NatsConnection:
                 return answer
             waiting.attempt += 1
 
-    def publish(self, subject: str, data: bytes) -> None:
+    def publish(self, subject: str, data: bytes, *, reply: str = "") -> None:
         """Send to whoever listens, without any answer; dropped while disconnected, and while the server is behind.
 
+        :param reply: a subject of this connection's own inbox that takes the answers, any number of them; an empty one
+            says that nobody listens.
         :raises PayloadError: the message is larger than the server takes.
         """
         self._check_size(subject, data)
@@ -357,7 +368,12 @@ class NatsConnection:
         if link is None or not link.is_writable:
             self.dropped += 1
             return
-        link.write(publish_frame(_encoded(subject), b"", data))
+        link.write(publish_frame(_encoded(subject), reply.encode(), data))
+
+    @property
+    def inbox(self) -> str:
+        """The prefix of the subjects to which this connection's answers come."""
+        return self._inbox[:-1].decode()
 
     @property
     def is_writable(self) -> bool:
@@ -486,7 +502,7 @@ class NatsConnection:
                     reply[:200].decode("utf-8", "replace"),
                 )
             return
-        subscription.deliver(Delivery(self, subject, reply, payload))
+        subscription.deliver(Delivery(self, self._link, subject, reply, payload))
 
     def _ask_again(self) -> None:
         """Subscribe again what was refused: what a token may serve can change while connected."""
@@ -560,22 +576,3 @@ def _parsed(peers: list[str]) -> Iterator[Address]:
     for peer in peers:
         with contextlib.suppress(ValueError):
             yield Address.parse(peer)
-
-
-def _added(callbacks: list[StateCallback], callback: StateCallback) -> Callable[[], None]:
-    callbacks.append(callback)
-
-    def remove() -> None:
-        with contextlib.suppress(ValueError):
-            callbacks.remove(callback)
-
-    return remove
-
-
-async def _called(callback: StateCallback) -> None:
-    try:
-        result = callback()
-        if result is not None:
-            await result
-    except Exception:
-        logger.exception("a callback of the connection failed")

@@ -12,7 +12,8 @@ from evento.gateway.bus import RequestHandler, expired
 from evento.gateway.deadlines import Deadlines
 from evento.gateway.nats.clock import ClusterClock
 from evento.gateway.nats.connection import Delivery, NatsConnection
-from evento.gateway.nats.wire import decode_request, encode_reply
+from evento.gateway.nats.outcomes import Outcomes
+from evento.gateway.nats.wire import Found, decode_inquiry, decode_request, encode_found, encode_reply
 from evento.messages import Reply, Request
 
 __all__ = ["Receiver"]
@@ -22,6 +23,9 @@ LONGEST = 300.0
 """The longest time that a request may run, in seconds, whatever its sender says."""
 MAX_RESENDS = 100
 """How often a request may be sent again while it runs, and wait for that run."""
+
+MAX_FOUND_BYTES = 256 * 1024
+"""Replies in one answer to an inquiry are together no larger than this, but for the last of them."""
 
 
 class _Asker(NamedTuple):
@@ -98,6 +102,8 @@ class Receiver:
         self._max_bytes = max_bytes
         self._runs: dict[tuple[str, str, str], _Run] = {}
         self._all: set[_Run] = set()
+        self._asked: dict[bytes, _Run] = {}  # by the inbox that waits for the outcome
+        self._outcomes = Outcomes()
         self._count = [0, 0]  # outer, nested
         self._bytes = [0, 0]
         self._deadlines = Deadlines()
@@ -131,6 +137,10 @@ class Receiver:
 
     def _take(self, asker: _Asker, handler: RequestHandler, now: float) -> None:
         request = asker.request
+        outcome = self._outcomes.take(asker.delivery.inbox) if self._outcomes else None
+        if outcome is not None:
+            asker.delivery.respond(outcome)
+            return
         if asker.deadline <= now:
             self.expired += 1
             self._answer(asker.delivery, request.name, _failure(expired(request)))
@@ -139,6 +149,7 @@ class Receiver:
         run = self._runs.get(key)
         if run is not None and run.attach(asker):
             self.attached += 1
+            self._asked[asker.delivery.inbox] = run
             return
         refusal = self._refusal(request, len(asker.delivery.data))
         if refusal is not None:
@@ -168,6 +179,7 @@ class Receiver:
         self._bytes[nested] += len(asker.delivery.data)
         self._all.add(run)
         self._runs.setdefault(run.key, run)
+        self._asked[asker.delivery.inbox] = run
         task = run.task = asyncio.get_running_loop().create_task(self._run(run))
         run.slot = self._deadlines.watch(asker.deadline, run)
         task.add_done_callback(run.ended)
@@ -181,10 +193,8 @@ class Receiver:
             reply = _failure(error)
         if not self._connection.is_writable:
             await self._connection.writable()
-        self._answer(run.first.delivery, name, reply)
-        if run.others is not None:
-            for other in run.others:
-                self._answer(other.delivery, name, reply)
+        for asker in run.askers():
+            self._answer(asker.delivery, name, reply, asker.deadline)
 
     def _ended(self, run: _Run, task: asyncio.Task[None]) -> None:
         """Give back what a run held; answer, or run again, for whoever got no answer from it."""
@@ -195,6 +205,9 @@ class Receiver:
         self._all.discard(run)
         if self._runs.get(run.key) is run:
             del self._runs[run.key]
+        for asker in run.askers():
+            if self._asked.get(asker.delivery.inbox) is run:
+                del self._asked[asker.delivery.inbox]
         if not task.cancelled():
             task.result()
             return
@@ -209,9 +222,36 @@ class Receiver:
             elif asker.deadline > now:  # sent again with more time than the first send had
                 self._take(asker, run.handler, now)
 
-    def _answer(self, delivery: Delivery, name: str, reply: Reply) -> None:
+    def inquired(self, delivery: Delivery) -> None:
+        """Tell who asked for requests of its own which of them are here."""
         try:
-            delivery.respond(encode_reply(reply))
+            numbers = decode_inquiry(delivery.data)
+        except PayloadError as error:
+            self._count_malformed(error)
+            return
+        inbox = delivery.inbox.rsplit(b".", 2)[0]
+        self._outcomes.forget_expired()
+        found, size = Found([], []), 0
+        for number in numbers:
+            asker = b"%b.%d" % (inbox, number)
+            if asker in self._asked:
+                found.running.append(number)
+            elif size < MAX_FOUND_BYTES and (reply := self._outcomes.take(asker)) is not None:
+                found.ended.append((number, reply))
+                size += len(reply)
+            elif asker in self._outcomes:
+                found.running.append(number)  # to be asked for again
+        try:
+            delivery.respond(encode_found(found))
+        except PayloadError:  # too large together: what is not found is sent again
+            delivery.respond(encode_found(Found(found.running, [])))
+
+    def _answer(self, delivery: Delivery, name: str, reply: Reply, deadline: float | None = None) -> None:
+        try:
+            frame = encode_reply(reply)
+            delivery.respond(frame)
+            if deadline is not None and not delivery.is_answerable:
+                self._outcomes.keep(delivery.inbox, frame, deadline)
         except Exception as error:  # too large, or something that msgpack cannot hold
             refusal = PayloadError(f"the answer to {name} cannot be sent: {str(error)[:500]}", name=name)
             refusal.definite = reply.event is None

@@ -4,6 +4,7 @@
 subject                                                who serves          what
 =====================================================  ==================  =======================================
 ``evento.<c>.command.<Payload>``, ``.query.<Payload>`` bundles, a queue    one enabled replica handles it
+``evento.<c>.inquiry.<kind>.<Payload>``                bundles, each       which of these requests do you have?
 ``evento.<c>.store.<operation>``                       servers, a queue    the System State Store
 ``evento.<c>.registry.<operation>``                    servers, a queue    instances, catalogue
 ``evento.<c>.registry.<bundle>.<operation>``           servers, a queue    registration, heartbeats of that bundle
@@ -64,6 +65,10 @@ class Subjects:
     def query(self, name: str) -> str:
         """Return where queries of a name go."""
         return self.request("query", name)
+
+    def inquiry(self, kind: str, name: str) -> str:
+        """Return where all replicas are asked for requests of a payload that got no answer yet."""
+        return f"{self.prefix}.inquiry.{token(kind)}.{token(name)}"
 
     def store(self, operation: str) -> str:
         """Return where an operation of the store is asked for."""

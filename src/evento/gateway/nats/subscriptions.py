@@ -10,6 +10,7 @@ from evento.gateway.nats.protocol import sub_line
 
 if TYPE_CHECKING:
     from evento.gateway.nats.connection import NatsConnection
+    from evento.gateway.nats.link import Link
 
 __all__ = ["Delivery", "DeliveryCallback", "Subscription"]
 
@@ -20,12 +21,15 @@ DeliveryCallback: TypeAlias = Callable[["Delivery"], None]
 class Delivery:
     """A message as it arrived."""
 
-    __slots__ = ("_connection", "_reply", "_subject", "data")
+    __slots__ = ("_connection", "_link", "_subject", "data", "inbox")
 
-    def __init__(self, connection: NatsConnection, subject: bytes, reply: bytes, data: bytes) -> None:
+    def __init__(
+        self, connection: NatsConnection, link: Link | None, subject: bytes, reply: bytes, data: bytes
+    ) -> None:
         self._connection = connection
+        self._link = link
         self._subject = subject
-        self._reply = reply
+        self.inbox = reply
         self.data = data
 
     @property
@@ -36,7 +40,12 @@ class Delivery:
     @property
     def reply(self) -> str:
         """Where the sender waits for an answer; empty when it waits for none."""
-        return self._reply.decode("utf-8", "replace")
+        return self.inbox.decode("utf-8", "replace")
+
+    @property
+    def is_answerable(self) -> bool:
+        """Whether it came over the connection that is there now: with tokens, NATS lets no other one answer it."""
+        return self._link is not None and self._connection._link is self._link
 
     def respond(self, data: bytes) -> None:
         """Answer; held back while disconnected.
@@ -45,8 +54,8 @@ class Delivery:
 
         :raises PayloadError: the answer is larger than the server takes.
         """
-        if self._reply:
-            self._connection._respond(self._reply, data)
+        if self.inbox:
+            self._connection._respond(self.inbox, data)
 
 
 class Subscription:

@@ -19,15 +19,26 @@ class NoResponders(Exception):
 
 
 class Waiting:
-    """A request without an answer; the future's None tells that the connection was lost."""
+    """A request without an answer; the future's None tells that it is to be sent again."""
 
-    __slots__ = ("attempt", "expired", "future", "subject")
+    __slots__ = ("attempt", "expired", "future", "number", "subject")
 
-    def __init__(self, subject: bytes, future: asyncio.Future[bytes | None]) -> None:
+    def __init__(self, subject: bytes, number: int, future: asyncio.Future[bytes | None]) -> None:
         self.subject = subject
+        self.number = number
         self.future = future
         self.attempt = 1
         self.expired = False
+
+    def answer(self, data: bytes) -> None:
+        """End with an answer that came another way."""
+        if not self.future.done():
+            self.future.set_result(data)
+
+    def send_again(self) -> None:
+        """Send it again, as after a lost connection."""
+        if not self.future.done():
+            self.future.set_result(None)
 
     def expire(self) -> None:
         """End at the deadline."""

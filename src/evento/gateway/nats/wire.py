@@ -7,14 +7,26 @@ passed on as they are. The request's kind and name are the subject's: who may se
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from evento.errors import ErrorData, PayloadError
 from evento.messages import EMPTY_METADATA, EventRecord, Metadata, Reply, Request
 
-__all__ = ["VERSION", "Received", "decode_reply", "decode_request", "encode_reply", "encode_request"]
+__all__ = [
+    "VERSION",
+    "Found",
+    "Received",
+    "decode_found",
+    "decode_inquiry",
+    "decode_reply",
+    "decode_request",
+    "encode_found",
+    "encode_inquiry",
+    "encode_reply",
+    "encode_request",
+]
 
 VERSION = 1
 _MAX_ID = 200
@@ -45,6 +57,27 @@ class _ReplyFrame(msgspec.Struct, array_like=True, gc=False):
     error: bytes | None
 
 
+class _InquiryFrame(msgspec.Struct, array_like=True, gc=False):
+    version: int
+    numbers: list[int]
+
+
+class _FoundFrame(msgspec.Struct, array_like=True, gc=False):
+    version: int
+    running: list[int]
+    ended: list[tuple[int, bytes]]
+
+
+class Found(NamedTuple):
+    """What a replica has of the requests that it was asked for.
+
+    The numbers of those that run, and the replies of those that have ended and could not be answered.
+    """
+
+    running: list[int]
+    ended: list[tuple[int, bytes]]
+
+
 class Received(NamedTuple):
     """A request as it came.
 
@@ -59,6 +92,8 @@ class Received(NamedTuple):
 _encoder = msgspec.msgpack.Encoder()
 _requests = msgspec.msgpack.Decoder(_RequestFrame)
 _replies = msgspec.msgpack.Decoder(_ReplyFrame)
+_inquiries = msgspec.msgpack.Decoder(_InquiryFrame)
+_found = msgspec.msgpack.Decoder(_FoundFrame)
 _errors = msgspec.json.Decoder(ErrorData)
 
 
@@ -153,6 +188,46 @@ def decode_reply(data: bytes, name: str) -> Reply:
     if frame.version != VERSION:
         raise PayloadError(_other_version(f"the answer to {name!r}", frame.version), name=name)
     return Reply(frame.event, frame.view, error)
+
+
+def encode_inquiry(numbers: list[int]) -> bytes:
+    """Return the frame that asks for requests, by the numbers in their reply subjects."""
+    return _encoder.encode(_InquiryFrame(VERSION, numbers))
+
+
+def decode_inquiry(data: bytes) -> list[int]:
+    """Read which requests are asked for.
+
+    :raises PayloadError: it is malformed or of another version.
+    """
+    return _decoded(_inquiries, data, "an inquiry").numbers
+
+
+def encode_found(found: Found) -> bytes:
+    """Return the frame that answers an inquiry."""
+    return _encoder.encode(_FoundFrame(VERSION, found.running, found.ended))
+
+
+def decode_found(data: bytes) -> Found:
+    """Read the answer to an inquiry.
+
+    :raises PayloadError: it is malformed or of another version.
+    """
+    frame = _decoded(_found, data, "the answer to an inquiry")
+    return Found(frame.running, frame.ended)
+
+
+F = TypeVar("F", _InquiryFrame, _FoundFrame)
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[F], data: bytes, what: str) -> F:
+    try:
+        frame = decoder.decode(data)
+    except _UNDECODABLE as failure:
+        raise PayloadError(f"{what} cannot be read: {failure}") from failure
+    if frame.version != VERSION:
+        raise PayloadError(_other_version(what, frame.version))
+    return frame
 
 
 def _other_version(what: str, version: int) -> str:
