@@ -59,8 +59,9 @@ class Cluster:
 
     def bundle(self, bundle_id: str, components: Any, **options: Any) -> EventoBundle:
         """Make a bundle of this cluster; its consumers keep their places in a file of its own."""
+        options.setdefault("server", self.url)
         options.setdefault("consumer_state_store", f"sqlite+aiosqlite:///{self.folder / bundle_id}-consumers.db")
-        return EventoBundle(bundle_id, components=components, server=self.url, cluster=self._name, **options)
+        return EventoBundle(bundle_id, components=components, cluster=self._name, **options)
 
 
 @asynccontextmanager
