@@ -304,3 +304,13 @@ def test_the_help_has_every_setting_with_its_default(shell: Any) -> None:
         assert key.secret or f"{key.option} " in said
         assert key.secret or " ".join(key.sentence.split()) in said.replace("- ", "-")
         assert not key.secret or key.variable in said
+
+
+def test_check_finds_a_new_database_in_order(
+    shell: Any, monkeypatch: pytest.MonkeyPatch, postgres: PostgresServer
+) -> None:
+    monkeypatch.setenv("EVENTO_ES_STORE", postgres.url)
+    result = shell("server", *FREE, "--check", "--store-schema", f"new_{os.getpid()}")
+
+    assert result.code == 0
+    assert "yet: it will be made at the first start" in result.out

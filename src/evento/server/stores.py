@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from importlib.util import find_spec
 from pathlib import Path
 
+from evento.errors import StoreUnavailable
 from evento.server.errors import ServerError
 from evento.server.private_files import make_folder
 from evento.server.settings import ServerSettings
@@ -46,8 +47,13 @@ async def probe_store(settings: ServerSettings) -> str:
     scheme, _, rest = settings.store_url.partition(":")
     if scheme == "sqlite" and (told := _unmade(Path(rest))) is not None:
         return told
-    async with open_store(settings, read_only=True) as store:
-        info = await store.info()
+    try:
+        async with open_store(settings, read_only=True) as store:
+            info = await store.info()
+    except StoreUnavailable as error:
+        if error.data.get("missing"):
+            return f"{error}".partition(": ")[0] + " yet: it will be made at the first start"
+        raise
     return f"{info.location}: {info.events:,} events"
 
 

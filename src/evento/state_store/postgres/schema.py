@@ -60,7 +60,7 @@ async def require(connection: Connection, address: Address) -> Identity:
     """Make sure that a database which will only be read has this version's schema."""
     version = await _version_of(connection, address)
     if version == 0:
-        raise StoreUnavailable(f"no event store in {_there(address)}: check the address")
+        raise StoreUnavailable(f"no event store in {_there(address)}: check the address", missing=True)
     if version < SCHEMA_VERSION:
         raise StoreUnavailable(
             f"{address} has the older schema version {version}: open it once for writing, which migrates it",
