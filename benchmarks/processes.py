@@ -21,7 +21,7 @@ from psycopg import sql
 from evento.server.nats_binary import find_nats_server
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "support"))
-from postgres_server import PostgresServer, start_postgres
+from evento.testing.postgres import PostgresServer, start_postgres
 
 __all__ = ["Process", "Role", "a_nats_server", "a_postgres", "databases"]
 

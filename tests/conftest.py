@@ -14,9 +14,10 @@ from typing import TypeVar
 import asyncpg
 import pytest
 from mariadb_server import MariadbMissing, MariadbServer, start_mariadb
-from postgres_server import PostgresMissing, PostgresServer, start_postgres
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
+
+from evento.testing.postgres import PostgresMissing, PostgresServer, start_postgres
 
 # A shell that starts the tests in the background has SIGINT ignored, also for the processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

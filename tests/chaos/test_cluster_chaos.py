@@ -21,9 +21,12 @@ from cluster_chaos import ChaosCluster, chaos_cluster, check
 from cluster_site import CLUSTER
 from cluster_worker import store_of
 from journal import Line
-from postgres_server import PostgresServer
 
-from evento.server.registry import RegistryDatabase
+from evento.gateway.nats import NatsConnection
+from evento.gateway.nats.calls import encode
+from evento.gateway.nats.registry import REGISTRY, ViewCall
+from evento.messages.registration import InstanceView
+from evento.testing.postgres import PostgresServer
 
 pytestmark = pytest.mark.chaos
 
@@ -60,14 +63,12 @@ async def test_clocks_that_are_an_hour_wrong_do_not_matter(tmp_path: Path, rando
     hour = 3600
     clocks = {"server-1": hour, "orders-1": -hour, "orders-2": hour, "callers": -hour}
     async with chaos_cluster(tmp_path, clocks=clocks) as cluster:
-        registry = f"sqlite+aiosqlite:///{tmp_path / 'server-1' / 'registry.db'}"
         await cluster.disturbances["pause a handler"](random)
         await cluster.disturbances["kill a handler"](random)
         for member in cluster.members.values():
             await member.ready()
         await asyncio.sleep(1.5 * cluster.site.lease)
-        async with RegistryDatabase(registry, cluster=CLUSTER) as database:
-            instances = await database.view()
+        instances = await _view(cluster.nats.url)
         assert sorted(one.bundle_id for one in instances) == ["orders", "orders", "web"]
         assert all(one.heartbeat_age < cluster.site.lease for one in instances)
         history = await cluster.settle()
@@ -76,6 +77,16 @@ async def test_clocks_that_are_an_hour_wrong_do_not_matter(tmp_path: Path, rando
     lines = [msgspec.json.decode(line, type=Line) for line in cluster.site.journal.read_bytes().splitlines()]
     # Deadlines of less than a second are missed when a handler is killed, and on a busy machine; not all of them.
     assert sum(line.unknown is not None for line in lines) < len(history.done) / 2
+
+
+async def _view(url: str) -> list[InstanceView]:
+    """Ask the server: it alone knows its clock."""
+    async with NatsConnection([url], cluster=CLUSTER, user="evento-admin", instance="test") as connection:
+        deadline = asyncio.get_running_loop().time() + 20
+        data = await connection.request(connection.subjects.registry("view"), encode(ViewCall()), deadline, grace=20)
+    answer = REGISTRY["view"].decode_answer(data)
+    assert answer.error is None
+    return list(answer.value or ())
 
 
 async def _live_through(cluster: ChaosCluster, random: Random) -> None:

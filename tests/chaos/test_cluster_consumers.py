@@ -15,12 +15,12 @@ from cluster_site import CLUSTER
 from cluster_watchers import make_rows, rows
 from cluster_worker import store_of
 from killing import all_events
-from postgres_server import PostgresServer
 from seven_roles import seen
 from shop import OrderInvoker, OrderPlaceCommand
 
 from evento import EventoBundle
 from evento.messages import EventRecord
+from evento.testing.postgres import PostgresServer
 
 pytestmark = pytest.mark.chaos
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from appending_worker import event
-from postgres_server import PostgresServer
 
 from evento.state_store import Append
 from evento.state_store.postgres import PostgresStateStore
+from evento.testing.postgres import PostgresServer
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from typing import Any
 import asyncpg
 import pytest
 from certificates import Certificates
-from postgres_server import PostgresServer
 
 from evento.server import ServerSettings
 from evento.server.config import read_settings
 from evento.server.settings import keys
+from evento.testing.postgres import PostgresServer
 
 FREE = ("--http", "127.0.0.1:0", "--gateway", "127.0.0.1:0")
 

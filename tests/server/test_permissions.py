@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -254,9 +255,17 @@ async def test_a_name_that_is_reserved_later_is_taken_from_who_served_it(running
         await running.server.reload()
         async with running.client("owner") as owner:
             await serve(owner, f"{PREFIX}.command.LateCommand", b"owner")
+            await eventually(lambda: _is_answered(other))  # NATS may still be taking the thief's subscription away
             answers = {(await other.request(f"{PREFIX}.command.LateCommand", b"", timeout=5)).data for _ in range(50)}
 
         assert answers == {b"owner"}
+
+
+async def _is_answered(client: Any) -> bool:
+    with contextlib.suppress(NoRespondersError):
+        await client.request(f"{PREFIX}.command.LateCommand", b"", timeout=5)
+        return True
+    return False
 
 
 async def test_the_reply_subject_of_a_request_is_not_checked(running: Gateway, orders: Any) -> None:

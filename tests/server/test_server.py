@@ -16,7 +16,6 @@ import httpx
 import msgspec
 import pytest
 from certificates import Certificates
-from postgres_server import PostgresServer
 from running_server import bundle, fetch, free_settings, token_for
 from waiting import eventually
 
@@ -33,6 +32,7 @@ from evento.server.server import EventoServer
 from evento.server.tokens import TokenFile
 from evento.server.values import Address
 from evento.state_store.remote import RemoteStateStore
+from evento.testing.postgres import PostgresServer
 
 
 def deadline() -> float:

@@ -9,7 +9,6 @@ from typing import Any
 from appending_worker import event
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from postgres_server import PostgresServer
 
 from evento.errors import ErrorData
 from evento.messages import EventRecord, new_id
@@ -28,6 +27,7 @@ from evento.state_store import (
 )
 from evento.state_store.postgres import PostgresStateStore
 from evento.state_store.sqlite import SqliteStateStore
+from evento.testing.postgres import PostgresServer
 
 ERROR = ErrorData("CommandRejected", "CommandRejected", "no")
 IDS = st.sampled_from(["A", "B", "C"])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from postgres_server import PostgresServer
 
 from evento.state_store.postgres import PostgresStateStore
 from evento.testing.conformance.state_store import StateStoreConformance
 from evento.testing.conformance.state_store.support import Factory
+from evento.testing.postgres import PostgresServer
 
 
 class TestPostgres(StateStoreConformance):

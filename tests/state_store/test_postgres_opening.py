@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 from appending_worker import event
-from postgres_server import PostgresServer
 from tcp_proxy import Recovering
 
 from evento.errors import DefinitionError, PayloadError, SchemaTooNew, StoreUnavailable
@@ -17,6 +16,7 @@ from evento.state_store import Append, Appended
 from evento.state_store.postgres import PostgresStateStore
 from evento.state_store.postgres.address import Address
 from evento.state_store.postgres.connections import Connector
+from evento.testing.postgres import PostgresServer
 
 HOSTILE = {
     "default_transaction_isolation": "serializable",

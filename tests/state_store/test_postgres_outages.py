@@ -13,12 +13,12 @@ import asyncpg
 import msgspec
 import pytest
 from appending_worker import event
-from postgres_server import PostgresServer, start_postgres
 from waiting import eventually
 
 from evento.errors import ErrorData, StoreUnavailable
 from evento.state_store import AlreadyStored, Append, Appended, Refused
 from evento.state_store.postgres import PostgresStateStore
+from evento.testing.postgres import PostgresServer, start_postgres
 
 CALLERS = 12
 ERROR = ErrorData("CommandRejected", "CommandRejected", "no")

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 from appending_worker import event
-from postgres_server import PostgresServer
 
 from evento.errors import ErrorData
 from evento.state_store import Append, EventFilter, Lease, Snapshot
@@ -18,6 +17,7 @@ from evento.state_store.postgres import PostgresStateStore, batch, operations, p
 from evento.state_store.postgres.address import Address
 from evento.state_store.postgres.connections import Connector
 from evento.state_store.postgres.schema import Identity
+from evento.testing.postgres import PostgresServer
 
 LARGE = 5_000
 Operation = Callable[[Any, int], Awaitable[object]]

@@ -9,12 +9,12 @@ import sys
 
 import asyncpg
 from appending_worker import event
-from postgres_server import PostgresServer
 
 from evento.consumers import SqlConsumerStateStore
 from evento.server.registry import RegistryDatabase
 from evento.state_store import AlreadyStored, Append, Appended, Conflict, Lease
 from evento.state_store.postgres import PostgresStateStore
+from evento.testing.postgres import PostgresServer
 
 CALLERS, EACH = 8, 40
 

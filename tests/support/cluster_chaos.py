@@ -19,13 +19,13 @@ from cluster_site import CLUSTER, Site
 from journal import History, Journal, ask
 from killing import all_events, check_events
 from nats_server import NatsServer, nats_server
-from postgres_server import PostgresServer
 from shop import OrderInvoker
 from tcp_proxy import TcpProxy, tcp_proxy
 
 from evento import EventoBundle
 from evento.messages import EventRecord
 from evento.state_store import StateStore
+from evento.testing.postgres import PostgresServer
 
 __all__ = ["STORM", "ChaosCluster", "Member", "chaos_cluster", "check"]
 

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from postgres_server import PostgresServer
 from tcp_proxy import Recovering
 
 from evento.errors import DefinitionError
 from evento.messages.registration import BundleDescription, Register, Registered
 from evento.server.registry import RegistryDatabase
+from evento.testing.postgres import PostgresServer
 
 SERVERS = 3
 
