@@ -154,6 +154,11 @@ def test_settings_that_do_not_go_together_are_refused(options: dict[str, str], s
     assert say in refused(options=options)
 
 
+def test_the_first_of_several_urls_says_how_the_others_are_reached() -> None:
+    assert read_settings({"nats": "tls://a:4222, b:4222", "tls_ca": "ca.pem"}).nats == ("tls://a:4222", "tls://b:4222")
+    assert read_settings({"nats": "a:4222,b:4222"}).nats == ("nats://a:4222", "nats://b:4222")
+
+
 def test_a_nats_of_others_may_be_trusted_by_its_authority_alone() -> None:
     assert read_settings({"nats": "tls://b:4222", "tls_ca": "ca.pem"}).tls_ca == Path("ca.pem")
 

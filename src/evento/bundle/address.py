@@ -59,11 +59,17 @@ def parse_server(server: str | None) -> EmbeddedServer | ClusterServers:
     if scheme == "embedded" and separator:
         return EmbeddedServer(Path(rest).absolute() if rest else None)
     if scheme in _SCHEMES:
-        return ClusterServers(tuple(_cluster_url(part.strip(), text) for part in text.split(",")))
+        parts = [part.strip() for part in text.split(",")]
+        return ClusterServers(tuple(_cluster_url(_with_scheme(part, scheme), text) for part in parts))
     raise DefinitionError(
         f"server={text!r} is no address: use 'embedded:FILE', 'embedded:' for a store in memory, or "
         "'nats://HOST:3030' (several with commas between) for an Evento Server"
     )
+
+
+def _with_scheme(part: str, scheme: str) -> str:
+    """Complete an address behind the first, which says the scheme for all that leave it out."""
+    return part if "://" in part else f"{scheme}://{part}"
 
 
 def _cluster_url(url: str, text: str) -> str:

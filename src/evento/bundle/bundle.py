@@ -52,7 +52,7 @@ class EventoBundle:
     :param packages: packages that are imported and scanned for components and payloads.
     :param components: component classes, beside those of the packages.
     :param server: ``"embedded:FILE"``, or ``"embedded:"`` for a store in memory, or the addresses of Evento Servers,
-        ``"nats://a:3030,nats://b:3030"``; default ``$EVENTO_SERVER``, else in memory.
+        ``"nats://a:3030,b:3030"``; default ``$EVENTO_SERVER``, else in memory.
     :param token: proves the bundle to the servers; default ``$EVENTO_TOKEN``.
     :param tls: for servers with TLS: True (the system's certificate authorities), the path of a CA file, or a context.
     :param cluster: the name of the servers' cluster.

@@ -106,11 +106,13 @@ def _urls(value: Any) -> tuple[str, ...]:
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
         raise ValueError("write URLs with commas between them, such as nats://a:3030,nats://b:3030")
-    return tuple(_url(part.strip()) for part in parts if part.strip())
+    texts = [part.strip() for part in parts if part.strip()]
+    # What the first demands, such as encryption, holds for those that leave it out.
+    scheme = texts[0].partition("://")[0] if texts and "://" in texts[0] else "nats"
+    return tuple(_url(text if "://" in text else f"{scheme}://{text}") for text in texts)
 
 
-def _url(text: str) -> str:
-    url = text if "://" in text else f"nats://{text}"
+def _url(url: str) -> str:
     try:
         parts = urlsplit(url)
         fine = parts.scheme in ("nats", "tls") and parts.hostname and parts.port and not parts.path.strip("/")
