@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
-from nats_server import free_port, nats_server
+from nats_server import joined
 from shop import (
     ItemAddCommand,
     OrderAggregate,
@@ -23,18 +23,12 @@ from shop import (
 
 from evento import EventoBundle
 
-ROUTED = 'cluster {{ name: c, listen: "127.0.0.1:{}", routes: [{}] }}'
-
 
 @pytest.fixture
 async def nodes(tmp_path: Path) -> AsyncIterator[tuple[Cluster, str]]:
     """A cluster at one node, and the address of the other node."""
-    first, second = free_port(), free_port()
-    async with (
-        nats_server(tmp_path, config=ROUTED.format(first, "")) as one,
-        nats_server(tmp_path, config=ROUTED.format(second, f'"nats://127.0.0.1:{first}"')) as two,
-        AsyncExitStack() as stack,
-    ):
+    async with AsyncExitStack() as stack:
+        one, two = [await stack.enter_async_context(node) for node in joined(tmp_path, 2)]
         cluster = Cluster(tmp_path, one)
         await cluster.start_server()
         stack.push_async_callback(cluster.stop_server)

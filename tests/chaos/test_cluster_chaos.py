@@ -59,6 +59,12 @@ async def test_on_postgresql(tmp_path: Path, random: Random, postgres: PostgresS
 
 
 @pytest.mark.timeout(SECONDS)
+async def test_on_two_nodes(tmp_path: Path, random: Random, postgres: PostgresServer, postgres_schema: str) -> None:
+    async with chaos_cluster(tmp_path, nodes=2, postgres=postgres, database=postgres_schema) as cluster:
+        await _live_through(cluster, random)
+
+
+@pytest.mark.timeout(SECONDS)
 async def test_clocks_that_are_an_hour_wrong_do_not_matter(tmp_path: Path, random: Random) -> None:
     hour = 3600
     clocks = {"server-1": hour, "orders-1": -hour, "orders-2": hour, "callers": -hour}
@@ -68,7 +74,7 @@ async def test_clocks_that_are_an_hour_wrong_do_not_matter(tmp_path: Path, rando
         for member in cluster.members.values():
             await member.ready()
         await asyncio.sleep(1.5 * cluster.site.lease)
-        instances = await _view(cluster.nats.url)
+        instances = await _view(cluster.site.gateway)
         assert sorted(one.bundle_id for one in instances) == ["orders", "orders", "web"]
         assert all(one.heartbeat_age < cluster.site.lease for one in instances)
         history = await cluster.settle()

@@ -45,7 +45,7 @@ async def test_on_postgresql(tmp_path: Path, postgres: PostgresServer, postgres_
 async def _replicas_stand_in_for_each_other(cluster: ChaosCluster) -> None:
     orders = 0
     async with (
-        EventoBundle("web", components=[OrderInvoker], server=cluster.nats.url, cluster=CLUSTER) as web,
+        EventoBundle("web", components=[OrderInvoker], server=cluster.site.gateway, cluster=CLUSTER) as web,
         store_of(cluster.site, read_only=True) as store,
     ):
 

@@ -18,7 +18,7 @@ import msgspec
 from cluster_site import CLUSTER, Site
 from journal import History, Journal, ask
 from killing import all_events, check_events
-from nats_server import NatsServer, nats_server
+from nats_server import NatsServer, joined
 from shop import OrderInvoker
 from tcp_proxy import TcpProxy, tcp_proxy
 
@@ -143,23 +143,25 @@ class Member:
 
 
 class ChaosCluster:
-    """One gateway, servers (two on PostgreSQL), and the members of the roles, each in a process of its own.
+    """NATS nodes, servers (two on PostgreSQL), and the members of the roles, each in a process of its own.
 
-    Servers, handlers and the others reach the gateway by a proxy for each of the three, which can be cut.
+    Servers, handlers and the others reach each node by a proxy of their own, which can be cut.
+
+    :param proxies: by the side that they are for, one for each node.
     """
 
     def __init__(
         self,
         site: Site,
-        nats: NatsServer,
-        proxies: dict[str, TcpProxy],
+        nodes: Sequence[NatsServer],
+        proxies: Mapping[str, Sequence[TcpProxy]],
         postgres: PostgresServer | None,
         roles: Mapping[str, tuple[str, str]],
         clocks: Mapping[str, int],
     ) -> None:
         self.site = site
-        self.nats = nats
         self.members: dict[str, Member] = {}
+        self._nodes = nodes
         self._proxies = proxies
         self._postgres = postgres
         self._clocks = clocks
@@ -169,7 +171,7 @@ class ChaosCluster:
             self._add(name, mode, proxy)
 
     def _add(self, name: str, mode: str, proxy: str, more: Sequence[str] = ()) -> Member:
-        site = msgspec.structs.replace(self.site, gateway=self._proxies[proxy].url)
+        site = msgspec.structs.replace(self.site, gateway=_urls(self._proxies[proxy]))
         words = [mode, msgspec.json.encode(site).decode(), *more]
         log = Path(self.site.folder) / f"{name}.log"
         member = Member(name, words, log, clock_off=self._clocks.get(name, 0))
@@ -226,17 +228,19 @@ class ChaosCluster:
         self.members[name].go_on()
 
     async def _kill_gateway(self, random: Random) -> None:
-        await self.nats.kill()
+        node = random.choice(self._nodes)
+        await node.kill()
         await asyncio.sleep(random.uniform(0, 0.5))
-        await self.nats.start()
+        await node.start()
 
     async def _pause_gateway(self, random: Random) -> None:
-        self.nats.pause()
+        node = random.choice(self._nodes)
+        node.pause()
         await asyncio.sleep(random.uniform(0.1, 1.0))
-        self.nats.go_on()
+        node.go_on()
 
     async def _cut(self, random: Random) -> None:
-        proxy = self._proxies[random.choice(sorted(self._proxies))]
+        proxy = random.choice(self._proxies[random.choice(sorted(self._proxies))])
         proxy.cut(refuse=True)
         await asyncio.sleep(random.uniform(0, 0.7))
         proxy.refusing = False
@@ -267,8 +271,9 @@ class ChaosCluster:
 
     async def settle(self) -> History:
         """Let all come to rest: bring every command to its answer, and end all processes gracefully."""
-        for proxy in self._proxies.values():
-            proxy.refusing = False
+        for proxies in self._proxies.values():
+            for proxy in proxies:
+                proxy.refusing = False
         for member in self.members.values():
             await member.ready()
         await self.members["callers"].stop()
@@ -283,7 +288,7 @@ class ChaosCluster:
 
     async def _answer_all(self, journal: Journal) -> None:
         async with EventoBundle(
-            "settling", components=[OrderInvoker], server=self.nats.url, cluster=CLUSTER, start_timeout=20
+            "settling", components=[OrderInvoker], server=self.site.gateway, cluster=CLUSTER, start_timeout=20
         ) as bundle:
             history = journal.read()
             answered = [history.sent[key] for key in history.done][-200:]
@@ -322,6 +327,7 @@ async def check(site: Site, store: StateStore, history: History) -> list[EventRe
 async def chaos_cluster(
     folder: Path,
     *,
+    nodes: int = 1,
     postgres: PostgresServer | None = None,
     database: str = "",
     roles: Mapping[str, tuple[str, str]] = STORM,
@@ -330,23 +336,29 @@ async def chaos_cluster(
 ) -> AsyncIterator[ChaosCluster]:
     """Run a cluster; at the end of the block none of its processes is left.
 
+    :param nodes: how many NATS servers there are, joined by routes.
     :param database: is made in ``postgres``.
     :param roles: mode and proxy of each member.
     :param clocks: by how many seconds the wall clocks of members are wrong.
     :param prepare: is called before anything runs.
     """
     async with AsyncExitStack() as stack:
-        nats = await stack.enter_async_context(nats_server(folder))
+        gateway = [await stack.enter_async_context(node) for node in joined(folder, nodes)]
         proxies = {
-            name: await stack.enter_async_context(tcp_proxy(nats.port)) for name in ("servers", "handlers", "others")
+            side: [await stack.enter_async_context(tcp_proxy(node.port)) for node in gateway]
+            for side in ("servers", "handlers", "others")
         }
-        site = Site(str(folder), nats.url, "" if postgres is None else await _new_database(postgres, database))
+        site = Site(str(folder), _urls(gateway), "" if postgres is None else await _new_database(postgres, database))
         if prepare is not None:
             await prepare(site)
-        cluster = ChaosCluster(site, nats, proxies, postgres, roles, clocks)
+        cluster = ChaosCluster(site, gateway, proxies, postgres, roles, clocks)
         stack.push_async_callback(cluster.end)
         await cluster.start()
         yield cluster
+
+
+def _urls(ways: Sequence[NatsServer | TcpProxy]) -> str:
+    return ",".join(way.url for way in ways)
 
 
 async def _new_database(postgres: PostgresServer, name: str) -> str:

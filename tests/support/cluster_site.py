@@ -17,7 +17,7 @@ class Site(msgspec.Struct, frozen=True):
     """The same for all processes but for the gateway, which each role reaches by a way of its own.
 
     :param folder: of the files.
-    :param gateway: the address of NATS.
+    :param gateway: the addresses of NATS, with commas between.
     :param database: the URL of PostgreSQL; empty: SQLite files in the folder.
     :param lease: seconds that an instance lives without a heartbeat, and that a lock is held without a renewal.
     """
@@ -26,6 +26,11 @@ class Site(msgspec.Struct, frozen=True):
     gateway: str
     database: str = ""
     lease: float = 1.0
+
+    @property
+    def gateways(self) -> list[str]:
+        """The addresses of NATS."""
+        return self.gateway.split(",")
 
     @property
     def events(self) -> Path:

@@ -62,7 +62,7 @@ async def serve(site: Site, name: str) -> None:
         cluster_name=CLUSTER,
         data=Path(site.folder) / name,
         http=Address("127.0.0.1", 0),
-        nats=(site.gateway,),
+        nats=tuple(site.gateways),
         store=site.database or f"sqlite:{site.events}",
         lease=site.lease,
     )
@@ -189,7 +189,7 @@ async def tail(site: Site) -> None:
     with site.tail.open("r+b") as cut:
         cut.truncate(len(whole) + 1 if lines else 0)
     async with AsyncExitStack() as stack:
-        connection = NatsConnection([site.gateway], cluster=CLUSTER, user="tail", instance=new_id(), start_timeout=60)
+        connection = NatsConnection(site.gateways, cluster=CLUSTER, user="tail", instance=new_id(), start_timeout=60)
         await stack.enter_async_context(connection)
         store = await stack.enter_async_context(RemoteStateStore(connection))
         reading = asyncio.create_task(_follow(store, after, os.open(site.tail, os.O_WRONLY | os.O_APPEND)))

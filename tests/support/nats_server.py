@@ -11,7 +11,7 @@ import socket
 import sys
 import sysconfig
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from waiting import eventually
 from evento.gateway.nats import NatsConnection
 from evento.server import die_with_parent
 
-__all__ = ["Connect", "NatsServer", "free_port", "nats_binary", "nats_server", "start_nats"]
+__all__ = ["Connect", "NatsServer", "free_port", "joined", "nats_binary", "nats_server", "start_nats"]
 
 Connect = Callable[..., Awaitable[NatsConnection]]
 
@@ -144,3 +144,18 @@ async def nats_server(folder: Path, *, config: str = "", port: int | None = None
         yield server
     finally:
         await server.stop()
+
+
+def joined(folder: Path, nodes: int) -> list[AbstractAsyncContextManager[NatsServer]]:
+    """Return servers to be run that are joined by routes; alone, one has none.
+
+    Each dials those before it: of two routes at once NATS drops one, with what is on its way there. None names the
+    others to its clients, so that these use no other ways than those that they are given.
+    """
+    ports = [free_port() for _ in range(nodes)]
+    servers: list[AbstractAsyncContextManager[NatsServer]] = []
+    for at, port in enumerate(ports):
+        routes = ", ".join(f'"nats://127.0.0.1:{earlier}"' for earlier in ports[:at])
+        cluster = f'cluster {{ name: c, listen: "127.0.0.1:{port}", routes: [{routes}], no_advertise: true }}'
+        servers.append(nats_server(folder, config=cluster if nodes > 1 else ""))
+    return servers

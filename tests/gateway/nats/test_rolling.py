@@ -13,14 +13,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from nats_server import free_port, nats_server
+from nats_server import joined
 
 from evento.gateway.nats import NatsBus, NatsConnection
 from evento.messages import Reply, Request, new_id
 from evento.testing.conformance.message_bus import request_of, soon
 
 TURNS = int(os.environ.get("EVENTO_ROLLING_TURNS", "10"))
-ROUTED = 'cluster {{ name: c, listen: "127.0.0.1:{}", routes: [{}] }}'
 
 
 @pytest.mark.parametrize("nodes", [(0, 0, 0), (0, 1, 1), (0, 0, 1)])
@@ -30,15 +29,8 @@ async def test_a_rolling_restart_of_the_replicas_loses_no_request(tmp_path: Path
         await asyncio.sleep(0.002)
         return Reply(view=request.payload)
 
-    first, second = free_port(), free_port()
     async with AsyncExitStack() as stack:
-        servers = [
-            # One dials the other: of two routes at once NATS drops one, with what is on its way there.
-            await stack.enter_async_context(nats_server(tmp_path, config=ROUTED.format(first, ""))),
-            await stack.enter_async_context(
-                nats_server(tmp_path, config=ROUTED.format(second, f'"nats://127.0.0.1:{first}"'))
-            ),
-        ]
+        servers = [await stack.enter_async_context(node) for node in joined(tmp_path, 2)]
         buses = []
         for node in nodes:
             connection = NatsConnection(servers[node].url, cluster="test", user="shop", instance=new_id())
