@@ -29,7 +29,7 @@ LOOK_SECONDS = 5.0
 WORK_SECONDS = 70.0
 _ASKED_AT_A_TIME = 32
 _PAGE = 500
-_WEIGHT = {ConsumerState.STOPPED: 0, ConsumerState.STANDBY: 1}
+_WEIGHT = {ConsumerState.STOPPED: 0, ConsumerState.STARTING: 1, ConsumerState.STANDBY: 2}
 """Who works for a consumer knows more of it than a standby."""
 
 
@@ -68,7 +68,7 @@ class ClusterConsumers:
         for one in seen:
             self._seen.setdefault(one.status.id, []).append(one)
         for views in self._seen.values():
-            views.sort(key=lambda view: -_WEIGHT.get(view.status.state, 2))
+            views.sort(key=lambda view: -_WEIGHT.get(view.status.state, 3))
 
     @classmethod
     async def ask(cls, connection: NatsConnection, instances: Sequence[InstanceView]) -> ClusterConsumers:

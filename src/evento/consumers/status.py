@@ -19,6 +19,9 @@ class ConsumerState(enum.Enum):
     """What a consumer is doing."""
 
     STOPPED = "stopped"
+    STARTING = "starting"
+    """Its bundle runs, but it does not work yet: it takes its lease, or waits for the projectors with
+    ``wait_for_head_reached=True``."""
     STANDBY = "standby"
     """Another replica holds the lease."""
     RUNNING = "running"
@@ -60,7 +63,7 @@ class ConsumerStatus:
     @property
     def is_at_work(self) -> bool:
         """Whether this replica is the one that works for the consumer, be it paused."""
-        return self.state not in {ConsumerState.STANDBY, ConsumerState.STOPPED}
+        return self.state not in {ConsumerState.STANDBY, ConsumerState.STARTING, ConsumerState.STOPPED}
 
     @property
     def healthy(self) -> bool:
@@ -72,7 +75,7 @@ class ConsumerStatus:
 class Standing:
     """The same, while it changes. ``handled`` runs ahead of ``committed`` by what no checkpoint holds yet."""
 
-    state: ConsumerState = ConsumerState.STOPPED
+    state: ConsumerState = ConsumerState.STARTING
     handled: int = 0
     committed: int = 0
     head_reached: asyncio.Event = field(default_factory=asyncio.Event)

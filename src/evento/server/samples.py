@@ -16,7 +16,7 @@ __all__ = ["Samples"]
 
 logger = logging.getLogger("evento.server.telemetry")
 
-_NOT_AT_WORK = {"standby", "stopped"}
+_NOT_AT_WORK = {"standby", "starting", "stopped"}
 _STATES = {"running", "retrying", "paused"}
 _decoder = msgspec.msgpack.Decoder(Sample)
 
