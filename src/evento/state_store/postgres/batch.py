@@ -8,7 +8,6 @@ expect it before the first of them. Any other batch is written one append after 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import asyncpg
 
@@ -23,13 +22,23 @@ from evento.state_store.port import (
     LeaseIsLost,
 )
 from evento.state_store.postgres import reader
+from evento.state_store.postgres.arrays import numbers, texts
 from evento.state_store.postgres.connections import Connection
 from evento.state_store.postgres.operations import outcomes, refused
 
 __all__ = ["store"]
 
-_APPEND_ALL = f"SELECT * FROM append_all({', '.join(f'${number}' for number in range(1, 21))})"
-_APPEND_EACH = f"SELECT * FROM append_each({', '.join(f'${number}' for number in range(1, 20))})"
+_T, _I, _B = "::text::text[]", "::text::integer[]", "::text::bigint[]"
+_STREAMS = (_T, _B, _B, _B, _B, _I, _B)
+_EVENTS = (_T, _T, _T, _I, _T, _T, _T, _T, _T, _T, _T, _B)
+
+
+def _call(function: str, *types: str) -> str:
+    return f"SELECT * FROM {function}({', '.join(f'${number}{type_}' for number, type_ in enumerate(types, 1))})"
+
+
+_APPEND_ALL = _call("append_all", "", *_STREAMS, *_EVENTS)
+_APPEND_EACH = _call("append_each", "", *_EVENTS, *[""] * 6)
 _STORED, _KNOWN, _REFUSED, _LEASE_LOST, _DELETED, _CONFLICT = range(6)
 
 
@@ -52,21 +61,21 @@ async def store(
     return await _store_each(connection, lock_key, appends, columns, is_repeated)
 
 
-def _columns(appends: Sequence[Append]) -> list[list[Any]]:
+def _columns(appends: Sequence[Append]) -> list[str]:
     events = [append.event for append in appends]
     return [
-        [event.context for event in events],
-        [event.aggregate_id for event in events],
-        [event.name for event in events],
-        [event.schema_version for event in events],
-        [event.kind for event in events],
-        [event.payload.decode() for event in events],
-        [event.metadata.decode() for event in events],
-        [event.event_id for event in events],
-        [event.command_id for event in events],
-        [event.correlation_id for event in events],
-        [event.causation_id for event in events],
-        [event.timestamp for event in events],
+        texts([event.context for event in events]),
+        texts([event.aggregate_id for event in events]),
+        texts([event.name for event in events]),
+        numbers([event.schema_version for event in events]),
+        texts([event.kind for event in events]),
+        texts([event.payload.decode() for event in events]),
+        texts([event.metadata.decode() for event in events]),
+        texts([event.event_id for event in events]),
+        texts([event.command_id for event in events]),
+        texts([event.correlation_id for event in events]),
+        texts([event.causation_id for event in events]),
+        numbers([event.timestamp for event in events]),
     ]
 
 
@@ -121,16 +130,16 @@ class _Streams:
             self._boundary_adds.append(0)
         return index
 
-    def arguments(self) -> list[list[Any]]:
+    def arguments(self) -> list[str]:
         """Return the arguments of the function, up to the events."""
         return [
-            list(self._indexes),
-            self._versions,
-            self._adds,
-            self._boundary_versions,
-            self._boundary_adds,
-            self._streams,
-            self._nths,
+            texts(list(self._indexes)),
+            numbers(self._versions),
+            numbers(self._adds),
+            numbers(self._boundary_versions),
+            numbers(self._boundary_adds),
+            numbers(self._streams),
+            numbers(self._nths),
         ]
 
     def appended(
@@ -177,7 +186,7 @@ def _record(append: Append, position: int, version: int | None) -> EventRecord:
 
 
 async def _store_each(
-    connection: Connection, lock_key: int, appends: Sequence[Append], columns: list[list[Any]], is_repeated: bool
+    connection: Connection, lock_key: int, appends: Sequence[Append], columns: list[str], is_repeated: bool
 ) -> tuple[list[AppendOutcome], int | None]:
     row = await connection.fetchrow(
         _APPEND_EACH,

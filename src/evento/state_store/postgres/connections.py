@@ -36,6 +36,7 @@ _PROMISES = {
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
     "synchronous_commit": "on",
+    "array_nulls": "on",  # how arrays.py writes what is not there
     "idle_session_timeout": "0",
     "client_min_messages": "warning",
 }
