@@ -1,13 +1,16 @@
-"""Which errors of databases are outages."""
+"""What is said of the URLs of databases, and which errors are outages."""
 
 from __future__ import annotations
+
+import traceback
 
 import asyncmy.errors
 import asyncpg
 import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
 
-from evento.databases import is_outage
+from evento.databases import is_outage, make_engine
+from evento.errors import DefinitionError
 
 
 def of_mysql(number: int, state: str) -> OperationalError:
@@ -68,3 +71,36 @@ def test_outages(error: DBAPIError) -> None:
 )
 def test_defects(error: DBAPIError) -> None:
     assert not is_outage(error)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+asyncpg//evento:s3cret@db/shop",  # no colon
+        "postgresql+asyncpg://evento:s3cret/shop",  # no host: taken for a port
+        "postgresql+asyncpg://evento:s3cret@db:54x2/shop",
+        "postgresql+asyncpg://evento:p@s3cret@db/shop",
+        "oracle://evento:s3cret@db/shop",
+        "mysql+nosuchdriver://evento:s3cret@db/shop",
+        "postgresql+psycopg2://evento@db/shop?password=s3cret",
+    ],
+)
+def test_a_wrong_url_is_refused_without_a_word_of_its_password(url: str) -> None:
+    with pytest.raises(DefinitionError) as refused:
+        make_engine(url, timeout=1)
+    assert "s3cret" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_a_url_that_can_hold_no_password_is_repeated() -> None:
+    with pytest.raises(DefinitionError, match=r"^store='shop\.db' is no SQLAlchemy URL: write it like sqlite"):
+        make_engine("shop.db", timeout=1, option="store")
+
+
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [("postgresql+asyncpg://ann@db/shop", "password"), ("mysql://ann@db/shop", "passwd"), ("mysql://db/", "password")],
+)
+def test_a_password_in_the_query_is_hidden_and_used(url: str, key: str) -> None:
+    engine = make_engine(f"{url}?{key}=s3cret", timeout=1)
+    assert "s3cret" not in engine.url.render_as_string(hide_password=True)
+    assert engine.url.password == "s3cret"

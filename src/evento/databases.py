@@ -19,9 +19,11 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from evento.errors import DefinitionError
 
-__all__ = ["database_now", "is_outage", "make_engine", "probe", "steady_clock"]
+__all__ = ["database_now", "is_outage", "make_engine", "parse_url", "probe", "steady_clock"]
 
 _DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mysql": "asyncmy", "mariadb": "asyncmy"}
+_PASSWORDS = ("password", "passwd")
+"""How drivers name a password in a URL's query, where SQLAlchemy does not hide it."""
 _MAX_BUSY_SECONDS = 5.0
 IDLE_SECONDS = 15.0
 """How long a transaction may wait for its client: as long as a consumer's lease lasts by default.
@@ -60,6 +62,27 @@ def steady_clock() -> Callable[[], int]:
     return lambda: (offset + time.monotonic_ns()) // 1000
 
 
+def parse_url(text: str, *, option: str) -> URL:
+    """Parse the URL of a database; rendered with ``hide_password`` it shows no password, wherever that was written.
+
+    :param option: what the URL was given as, for the messages of errors.
+    :raises DefinitionError: it is none; the message shows nothing that may be a password.
+    """
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):  # not chained: the text of theirs may hold the password
+        given = "" if ":" in text else f"={text!r}"
+        raise DefinitionError(
+            f"{option}{given} is no SQLAlchemy URL: write it like sqlite+aiosqlite:///shop-consumers.db or "
+            "postgresql+asyncpg://user:password@host:5432/shop"
+        ) from None
+    if "@" in (url.host or ""):
+        raise DefinitionError(f"{option}: the user or password in the URL has an '@': write it as %40")
+    if passwords := [value for key in _PASSWORDS for value in url.normalized_query.get(key, ())]:
+        url = url.difference_update_query(_PASSWORDS).set(password=passwords[-1])
+    return url
+
+
 def make_engine(
     text: str, *, timeout: float, read_only: bool = False, option: str = "consumer_state_store"
 ) -> AsyncEngine:
@@ -69,12 +92,7 @@ def make_engine(
     :param option: what the URL was given as, for the messages of errors.
     :raises DefinitionError: the URL is malformed, its driver is not async, or not installed.
     """
-    try:
-        url = make_url(text)
-    except ArgumentError as error:
-        raise DefinitionError(
-            f"{option}={text!r} is no SQLAlchemy URL: write it like sqlite+aiosqlite:///shop-consumers.db"
-        ) from error
+    url = parse_url(text, option=option)
     backend = url.get_backend_name()
     if backend not in _DRIVERS:
         raise DefinitionError(f"{option} cannot be kept in {backend!r}: use {', '.join(sorted(_DRIVERS))}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 from streams import Seen, ThingAddedEvent, ThingProjector, add, group_of
 from waiting import eventually
 
@@ -31,8 +32,9 @@ DEAD_KEYS = """
 class Shop:
     """Files with a consumer that has one dead event at 1, which 3 and 4 wait behind."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, consumers: str | None = None) -> None:
         self.path = path
+        self.consumers = consumers or f"sqlite+aiosqlite:///{path}-consumers"
         self.broken = True
         self.seen = Seen()
 
@@ -46,9 +48,8 @@ class Shop:
         await self.seen(message)
 
     async def run(self, work: Callable[[ConsumerGroup], Awaitable[None]]) -> None:
-        url = f"sqlite+aiosqlite:///{self.path}-consumers"
         poll = timedelta(milliseconds=20)
-        async with SqliteStateStore(self.path) as events, SqlConsumerStateStore(url) as state:
+        async with SqliteStateStore(self.path) as events, SqlConsumerStateStore(self.consumers) as state:
             if not await events.head():
                 await add(events, *(ThingAddedEvent(name) for name in "ABAA"))
             projector = ThingProjector(self.handle)
@@ -205,7 +206,26 @@ def test_the_consumer_state_is_named_as_the_store_is(cli: Any, things: Shop, tmp
     unnamed = cli("consumers", "list", *things.store)
     assert (unnamed.code, "--consumers sqlite:PATH" in unnamed.err) == (1, True)
     path = cli("consumers", "list", *things.store, "--consumers", str(elsewhere))
-    assert (path.code, f"such as sqlite:readmodel.db, or a SQLAlchemy URL, not '{elsewhere}'" in path.err) == (2, True)
+    assert (path.code, f"--consumers='{elsewhere}' is no SQLAlchemy URL" in path.err) == (2, True)
+    assert "or like sqlite:PATH, such as sqlite:readmodel.db" in path.err
+
+
+def test_the_password_of_the_consumer_state_is_not_on_the_command_line(
+    cli: Any, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(tmp_path / "things.db", database)
+    shop.run_to_end()
+    url = make_url(database)
+    option_file = tmp_path / "my.cnf"
+    option_file.write_text(f"[client]\npassword={url.password}\n")
+    monkeypatch.setenv("PGPASSWORD", str(url.password))
+    without = database.replace(f":{url.password}@", "@")
+    if url.get_backend_name() == "mysql":
+        without += f"?read_default_file={option_file}"
+
+    result = cli("consumers", "list", "--json", *shop.store, "--consumers", without)
+
+    assert (result.err, [each["position"] for each in result.objects]) == ("", ["4"])
 
 
 def test_what_is_not_safe_is_refused(cli: Any, things: Shop, tmp_path: Path) -> None:

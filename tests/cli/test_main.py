@@ -166,6 +166,13 @@ def test_a_store_named_in_a_wrong_way_is_wrong_use(cli: Any, words: list[str]) -
     assert "secret" not in result.err
 
 
+def test_a_wrong_url_of_the_consumer_state_is_wrong_use(cli: Any, shop: Path) -> None:
+    for url in ("postgresql+asyncpg://ann@db:54x2/shop", "postgresql+asyncpg://ann:secret/shop"):
+        result = cli("consumers", "list", "--store", f"sqlite:{shop}", "--consumers", url)
+        assert (result.code, "--consumers is no SQLAlchemy URL" in result.err) == (2, True)
+        assert "secret" not in result.err
+
+
 @pytest.mark.parametrize("words", [["--debug", "store", "info"], ["store", "info", "--debug"]], ids=" ".join)
 def test_debug_shows_the_traceback_and_may_stand_before_and_after_the_verb(
     cli: Any, tmp_path: Path, words: list[str]

@@ -13,11 +13,24 @@ from evento.state_store import Append
 from evento.state_store.postgres import PostgresStateStore
 from evento.testing.postgres import PostgresServer
 
+PASSWORD = "evento-test"
+
+
+@pytest.fixture(autouse=True)
+def _password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+
 
 @pytest.fixture
-def database(postgres: PostgresServer, postgres_schema: str) -> str:
+def server(postgres: PostgresServer) -> str:
+    """Give the URL of the server, without a password and a database."""
+    return postgres.url.replace(f":{PASSWORD}", "").rpartition("/")[0]
+
+
+@pytest.fixture
+def database(postgres: PostgresServer, server: str, postgres_schema: str) -> str:
     """Give the URL of a database of its own, with two aggregates, one of them deleted."""
-    url = f"{postgres.url.rpartition('/')[0]}/{postgres_schema}"
+    url = f"{server}/{postgres_schema}"
 
     async def fill() -> None:
         async with PostgresStateStore(postgres.url, schema=postgres_schema) as store:
@@ -44,24 +57,35 @@ def test_a_store_is_described_verified_listed_and_purged(cli: Any, database: str
     assert shown["version"] == 3
 
 
-def test_no_store_no_server_and_no_driver_are_one_line_each(
-    cli: Any, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for url, says in (
-        (f"{postgres.url.rpartition('/')[0]}/template1", "no event store"),
-        (f"{postgres.url.rpartition('/')[0]}/nowhere", "no such database"),
-        ("postgresql://ann:evento-test@127.0.0.1:1/shop", "cannot be reached"),
-        (postgres.url.replace("evento-test", "wrong"), "login was refused"),
-        ("postgresql://ann:evento-test@host:port/shop", "no address"),
-    ):
-        result = cli("store", "info", "--store", url)
-        assert (result.code, result.out, len(result.err.splitlines())) == (1, "", 1)
-        assert says in result.err
-        assert "evento-test" not in result.err
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("{server}/template1", "no event store"),
+        ("{server}/nowhere", "no such database"),
+        ("postgresql://ann@127.0.0.1:1/shop", "cannot be reached"),
+        ("postgresql://ann@host:port/shop", "no address"),
+        ("postgresql:/ann:port@host/shop", "no address"),
+    ],
+)
+def test_no_store_and_no_server_are_one_line_each(cli: Any, server: str, url: str, says: str) -> None:
+    result = cli("store", "info", "--store", url.format(server=server))
+    assert (result.code, result.out, len(result.err.splitlines())) == (1, "", 1)
+    assert says in result.err
+    assert PASSWORD not in result.err
+
+
+def test_a_wrong_password_is_one_line(cli: Any, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", "wrong")
+    result = cli("store", "info", "--store", f"{server}/postgres")
+    assert (result.code, len(result.err.splitlines())) == (1, 1)
+    assert "login was refused" in result.err
+
+
+def test_no_driver_is_one_line(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "asyncpg", None)
     for name in [name for name in sys.modules if name.startswith("evento.state_store.postgres")]:
         monkeypatch.delitem(sys.modules, name)
-    result = cli("store", "info", "--store", postgres.url)
+    result = cli("store", "info", "--store", "postgresql://ann@127.0.0.1:1/shop")
     assert result.code == 1
     assert "pip install 'evento-framework[postgres]'" in result.err
 

@@ -7,12 +7,13 @@ import os
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL
 
 from evento.cli.arguments import text
 from evento.cli.cluster import add_cluster_options, cluster_address, cluster_store
 from evento.cli.errors import CommandFailed, WrongUse
+from evento.databases import parse_url
+from evento.errors import DefinitionError
 from evento.state_store import StateStore
 
 __all__ = ["add_consumers_option", "add_store_options", "consumer_state_url", "open_store"]
@@ -75,12 +76,9 @@ def _database(text: str) -> URL:
     if scheme == "sqlite" and path and not path.startswith("//"):
         return URL.create("sqlite", database=path)
     try:
-        return make_url(text)
-    except ArgumentError:
-        raise WrongUse(
-            "--consumers takes sqlite:PATH, such as sqlite:readmodel.db, or a SQLAlchemy URL, not "
-            f"{_without_secrets(text)!r}"
-        ) from None
+        return parse_url(text, option="--consumers")
+    except DefinitionError as error:
+        raise WrongUse(f"{error}; or like sqlite:PATH, such as sqlite:readmodel.db") from None
 
 
 def open_store(arguments: argparse.Namespace, *, read_only: bool = True) -> AbstractAsyncContextManager[StateStore]:
@@ -156,5 +154,6 @@ def _of_server(url: str, option: str) -> Path:
 
 
 def _without_secrets(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    return f"{scheme}://...{rest.rpartition('@')[2]}" if separator and "@" in rest else url
+    """Return what was meant as a URL as it may be shown: what may be a password is left out."""
+    scheme, slashes, _ = url.partition("//")
+    return f"{scheme}//..." if slashes else url

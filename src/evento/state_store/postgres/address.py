@@ -34,7 +34,7 @@ class Address:
         """
         try:
             parts = urlsplit(self.url)
-            fits = parts.scheme in ("postgresql", "postgres") and (not parts.port or parts.port > 0)
+            fits = self.url.startswith(("postgresql://", "postgres://")) and (not parts.port or parts.port > 0)
         except ValueError:  # such as a port that is no number; its text may hold the password
             fits = False
         if not fits:
