@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from appending_worker import event
 
+from evento.consumers import SqlConsumerStateStore
 from evento.state_store import Append
 from evento.state_store.postgres import PostgresStateStore
 from evento.testing.postgres import PostgresServer
@@ -55,6 +57,46 @@ def test_a_store_is_described_verified_listed_and_purged(cli: Any, database: str
     assert [(one["position"], one["aggregate_id"]) for one in listed] == [("1", "ORD_1"), ("4", "ORD_2")]
     shown = cli("events", "show", "4", "--json", "--store", database).objects[0]
     assert shown["version"] == 3
+
+
+@pytest.fixture
+def shop(postgres: PostgresServer, postgres_schema: str) -> str:
+    """Give the name of a schema, beside others in one database, that holds the event of ORD_7."""
+
+    async def fill() -> None:
+        async with PostgresStateStore(postgres.url, schema=postgres_schema) as store:
+            await store.append(Append(event("ORD_7")))
+
+    asyncio.run(fill())
+    return postgres_schema
+
+
+def test_a_store_in_another_schema_is_named(cli: Any, server: str, shop: str) -> None:
+    named = ("--store", f"{server}/postgres", "--store-schema", shop)
+    assert [one["aggregate_id"] for one in cli("events", "list", "--json", *named).objects] == ["ORD_7"]
+    assert f"schema {shop}" in cli("store", "info", *named).out
+    nowhere = cli("store", "info", "--store", f"{server}/postgres", "--store-schema", "nowhere")
+    assert (nowhere.code, "no event store" in nowhere.err, "schema nowhere" in nowhere.err) == (1, True, True)
+
+
+def test_consumers_of_a_store_in_another_schema(cli: Any, server: str, shop: str, tmp_path: Path) -> None:
+    async def make() -> None:
+        async with SqlConsumerStateStore(f"sqlite+aiosqlite:///{tmp_path}/consumers.db"):
+            pass
+
+    asyncio.run(make())
+    named = ("--store", f"{server}/postgres", "--store-schema", shop, "--consumers", f"sqlite:{tmp_path}/consumers.db")
+    listed = cli("consumers", "list", "--json", *named)
+    assert (listed.code, listed.out, listed.err) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    "words", [["--store", "sqlite:shop.db"], ["--server", "embedded:shop.db"], ["--server", "nats://127.0.0.1:1"]]
+)
+@pytest.mark.parametrize("verb", [["events", "list"], ["store", "info"], ["consumers", "list"]], ids=" ".join)
+def test_other_stores_have_no_schema(cli: Any, verb: list[str], words: list[str]) -> None:
+    result = cli(*verb, *words, "--store-schema", "shop")
+    assert (result.code, "--store-schema belongs to --store postgresql://" in result.err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from evento.cli.cluster import cluster_address
 from evento.cli.cluster_consumers import ClusterConsumers, cluster_consumers
 from evento.cli.errors import CommandFailed
-from evento.cli.locations import consumer_state_url, open_store
+from evento.cli.locations import check_schema, consumer_state_url, open_store
 from evento.consumers import ConsumerAdministration, ConsumerId, ConsumerStatus, SqlConsumerStateStore
 from evento.consumers.administration import lag_seconds, stored_status
 from evento.errors import NotFound
@@ -66,6 +66,7 @@ Administration: TypeAlias = ConsumerAdministration | ClusterConsumers
 
 def open_consumers(arguments: argparse.Namespace, *, read_only: bool) -> AbstractAsyncContextManager[Consumers]:
     """Return the consumers that the command line is about; they are opened by ``async with``."""
+    check_schema(arguments)
     address = cluster_address(arguments)
     if address is not None:
         if arguments.consumers is not None:

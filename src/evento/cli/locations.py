@@ -16,24 +16,32 @@ from evento.databases import parse_url
 from evento.errors import DefinitionError
 from evento.state_store import StateStore
 
-__all__ = ["add_consumers_option", "add_store_options", "consumer_state_url", "open_store"]
+__all__ = ["add_consumers_option", "add_store_options", "check_schema", "consumer_state_url", "open_store"]
 
 _GIVE_ONE = (
     "give --store sqlite:PATH or postgresql://..., --server embedded:PATH or --server nats://HOST:3030, "
     "or set $EVENTO_SERVER"
 )
 _POSTGRESQL = ("postgresql", "postgres")
+_SCHEMA = "evento"
 
 
 def add_store_options(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--store`` and ``--server``, and what belongs to a server of a cluster."""
-    options = parser.add_argument_group("which store").add_mutually_exclusive_group()
+    """Declare ``--store`` and ``--server``, and what belongs to PostgreSQL and to a server of a cluster."""
+    group = parser.add_argument_group("which store")
+    options = group.add_mutually_exclusive_group()
     options.add_argument("--store", type=text, metavar="URL", help="sqlite:PATH or postgresql://...")
     options.add_argument(
         "--server",
         type=text,
         metavar="URL",
         help="embedded:PATH, or nats://HOST:3030 of Evento Servers (several with commas); default: $EVENTO_SERVER",
+    )
+    group.add_argument(
+        "--store-schema",
+        type=text,
+        metavar="NAME",
+        help=f"the schema of --store postgresql://..., the server's store_schema (default: {_SCHEMA})",
     )
     add_cluster_options(parser)
 
@@ -90,11 +98,12 @@ def open_store(arguments: argparse.Namespace, *, read_only: bool = True) -> Abst
     :raises WrongUse: none is named, or in a way that makes no sense.
     :raises CommandFailed: the file does not exist, or what reads such a store is not installed.
     """
+    check_schema(arguments)
+    if _is_postgresql(arguments):
+        return _open_postgresql(arguments, read_only=read_only)
     address = cluster_address(arguments)
     if address is not None:
         return cluster_store(arguments, address)
-    if _is_postgresql(arguments):
-        return _open_postgresql(arguments.store, read_only=read_only)
     path = _path(arguments)
     if not path.exists():
         raise CommandFailed(f"there is no store at {path}")
@@ -106,18 +115,28 @@ def open_store(arguments: argparse.Namespace, *, read_only: bool = True) -> Abst
     return SqliteStateStore(str(path), read_only=read_only)
 
 
+def check_schema(arguments: argparse.Namespace) -> None:
+    """Make sure that ``--store-schema`` stands beside a store that has schemas.
+
+    :raises WrongUse: it does not.
+    """
+    if arguments.store_schema is not None and not _is_postgresql(arguments):
+        raise WrongUse("--store-schema belongs to --store postgresql://...: other stores have no schemas")
+
+
 def _is_postgresql(arguments: argparse.Namespace) -> bool:
     return arguments.store is not None and arguments.store.partition(":")[0] in _POSTGRESQL
 
 
-def _open_postgresql(url: str, *, read_only: bool) -> StateStore:
+def _open_postgresql(arguments: argparse.Namespace, *, read_only: bool) -> StateStore:
     try:
         from evento.state_store.postgres import PostgresStateStore
     except ModuleNotFoundError as error:
         if error.name != "asyncpg":
             raise
         raise CommandFailed(str(error)) from None
-    return PostgresStateStore(url, read_only=read_only, connections=1)
+    schema = _SCHEMA if arguments.store_schema is None else arguments.store_schema
+    return PostgresStateStore(arguments.store, schema=schema, read_only=read_only, connections=1)
 
 
 def _path(arguments: argparse.Namespace) -> Path:
