@@ -82,6 +82,20 @@ async def test_it_is_started_again_when_it_dies(make: Any) -> None:
         assert server.pid != first
 
 
+async def test_ports_that_a_killed_one_left_are_not_taken_for_its_own(
+    make: Any, settings: ServerSettings, tmp_path: Path
+) -> None:
+    looking = tmp_path / "looking"
+    looking.write_text(f'#!/bin/sh\nls "{settings.data}" > "{tmp_path}/seen"\nexec "{find_nats_server()}" "$@"\n')
+    looking.chmod(0o755)
+    server = make(program=looking)
+    (settings.data / "nats-server_7.ports").write_text('{"nats": [], "monitoring": ["http://127.0.0.1:1"]}')
+
+    async with server:
+        assert "nats-server_7.ports" not in (tmp_path / "seen").read_text()
+        assert (await server.state())["port"] == settings.gateway.port
+
+
 async def test_it_dies_with_its_parent(settings: ServerSettings, tmp_path: Path) -> None:
     program = textwrap.dedent(
         """

@@ -41,7 +41,7 @@ class NatsServer:
     """Runs a ``nats-server`` from :meth:`__aenter__` to :meth:`__aexit__`.
 
     :param program: the program.
-    :param folder: where its configuration, log and ports are; only its owner may enter it.
+    :param folder: where its configuration, log and ports are; only its owner may enter it, and no other one uses it.
     :param config: makes the text of the configuration anew, for each start and :meth:`reload`.
     :param start_timeout: seconds that it may take to listen.
     """
@@ -118,6 +118,7 @@ class NatsServer:
     # Its life ----------------------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
+        self._forget_ports()  # in a container the next nats-server may have the pid of one that was killed
         await asyncio.to_thread(self._write_config)
         with self._errors.open("wb") as errors:
             self._process = await asyncio.create_subprocess_exec(
@@ -179,8 +180,7 @@ class NatsServer:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), _STOP_SECONDS)
                 break
-        for left in self._folder.glob(f"nats-server_{process.pid}.ports"):
-            left.unlink(missing_ok=True)
+        self._forget_ports()
 
     # Its files ---------------------------------------------------------------------------------------------------
 
@@ -191,6 +191,10 @@ class NatsServer:
     @property
     def _errors(self) -> Path:
         return self._folder / "nats-server.err"
+
+    def _forget_ports(self) -> None:
+        for left in self._folder.glob("nats-server_*.ports"):
+            left.unlink(missing_ok=True)
 
     def _write_config(self) -> None:
         write_private(self._config_file, self._config().encode())
