@@ -7,12 +7,14 @@ import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import eventually
+from waiting import eventually, turns
 
 from evento.server import ServerError
 from evento.server.nats_binary import find_nats_server
@@ -80,6 +82,71 @@ async def test_it_is_started_again_when_it_dies(make: Any) -> None:
 
         assert server.restarts == 1
         assert server.pid != first
+
+
+class Slow:
+    """Makes a configuration, and waits for a moment while it does."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self.payload_limit = settings.payload_limit
+        self.before: Callable[[], object] = bool
+
+    def __call__(self) -> str:
+        settings = replace(self._settings, payload_limit=self.payload_limit)
+        text = nats_config(settings, name="one", gateway=settings.gateway, users=None, folder=settings.data)
+        self.before()
+        return text
+
+
+@pytest.fixture
+async def slow(settings: ServerSettings) -> AsyncIterator[tuple[Slow, NatsServer]]:
+    settings.data.mkdir(mode=0o700)
+    slow = Slow(settings)
+    async with NatsServer(find_nats_server(), folder=settings.data, config=slow, start_timeout=10) as server:
+        yield slow, server
+
+
+async def test_one_that_dies_while_it_is_told_of_a_change_reads_it_at_its_next_start(
+    slow: tuple[Slow, NatsServer], settings: ServerSettings
+) -> None:
+    config, server = slow
+    loop, first = asyncio.get_running_loop(), server.pid
+    assert first is not None
+
+    def die() -> None:
+        if server.pid == first:
+            os.kill(first, signal.SIGKILL)
+            asyncio.run_coroutine_threadsafe(eventually(lambda: server.pid is None), loop).result()
+
+    config.payload_limit *= 2
+    config.before = die
+    await server.reload()
+
+    await eventually(lambda: server.restarts == 1 and server.pid is not None)
+    await eventually(lambda: answers(server))
+    assert (await server.state())["max_payload"] > config.payload_limit
+
+
+async def test_a_change_while_it_starts_again_gets_there(slow: tuple[Slow, NatsServer]) -> None:
+    config, server = slow
+    starts, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        starts.set()
+        go_on.wait(20)
+
+    config.before = hold
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    await eventually(starts.is_set)
+    config.payload_limit *= 2
+    changing = asyncio.create_task(server.reload())
+    await turns()
+    go_on.set()
+    await changing
+
+    assert (await server.state())["max_payload"] > config.payload_limit
 
 
 async def test_ports_that_a_killed_one_left_are_not_taken_for_its_own(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,23 +11,18 @@ from typing import Any, Protocol
 
 from evento.gateway.nats import NatsConnection
 from evento.messages import new_id
-from evento.server.credentials import Credentials
-from evento.server.errors import ServerError
 from evento.server.nats_binary import find_nats_server
-from evento.server.nats_config import nats_config, users_of
+from evento.server.nats_config import nats_config
 from evento.server.nats_server import NatsServer
-from evento.server.permissions import User
 from evento.server.ports import check_free, free_port
 from evento.server.settings import ServerSettings
 from evento.server.tls import own_context
-from evento.server.tokens import SERVER_USER, Token, TokenFile, hash_secret
+from evento.server.tokens import SERVER_USER
+from evento.server.users import TokenFollower, Users
 from evento.server.values import Address
 
 __all__ = ["ExternalGateway", "Gateway", "OwnGateway", "check_external", "open_gateway"]
 
-logger = logging.getLogger("evento.server.gateway")
-
-_WATCH_SECONDS = 0.5
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (to connect to, not to listen on)
 
 
@@ -63,7 +56,7 @@ async def open_gateway(settings: ServerSettings) -> AsyncIterator[Gateway]:
         ) as own:
             yield ExternalGateway(own, settings)
         return
-    users = _Users(settings)
+    users = Users(settings)
     name = f"{settings.cluster_name}-{new_id()}"
     address = _address(settings.gateway)
     if settings.cluster_listen is not None:
@@ -83,8 +76,9 @@ async def open_gateway(settings: ServerSettings) -> AsyncIterator[Gateway]:
     reachable = Address(_ANY_ADDRESS.get(address.host, address.host), address.port)
     url = f"{'tls' if settings.tls else 'nats'}://{reachable}"
     tls = own_context(settings) if settings.tls else None
-    async with nats, _connection(settings, url, users.credentials.server, tls) as own, _following(users, nats):
-        yield OwnGateway(own, nats, url, users)
+    server = users.credentials.server
+    async with nats, _connection(settings, url, server, tls) as own, TokenFollower(users, nats) as follower:
+        yield OwnGateway(own, nats, url, follower)
 
 
 async def check_external(settings: ServerSettings) -> str:
@@ -117,11 +111,11 @@ class ExternalGateway:
 class OwnGateway:
     """The nats-server that this server has started."""
 
-    def __init__(self, connection: NatsConnection, nats: NatsServer, url: str, users: _Users) -> None:
+    def __init__(self, connection: NatsConnection, nats: NatsServer, url: str, follower: TokenFollower) -> None:
         self.connection = connection
         self.nats = nats
         self.url = url
-        self._users = users
+        self._follower = follower
 
     async def state(self) -> Mapping[str, Any]:
         """Return what nats-server says of itself, and how often it was started again as ``restarts``."""
@@ -133,92 +127,7 @@ class OwnGateway:
             return "nats-server does not run; it is being started again"
         if not self.connection.is_connected:
             return f"no connection to {self.url}"
-        return self._users.trouble
-
-
-class _Users:
-    """Who may connect, as the file of tokens says; what it said last holds while it cannot be read."""
-
-    def __init__(self, settings: ServerSettings) -> None:
-        self._settings = settings
-        self._file = TokenFile(settings.token_file)
-        self.credentials = Credentials.ensure(settings.data)
-        self._server = hash_secret(self.credentials.server)
-        self._admin = hash_secret(self.credentials.admin)
-        self._stamp = self._current_stamp()
-        self._tokens = self._file.read()
-        self.trouble: str | None = None
-
-    @property
-    def allowed(self) -> list[User] | None:
-        """The users; None: everybody, as there is no file."""
-        if self._tokens is None:
-            return None
-        return users_of(self._settings, self._tokens, server=self._server, admin=self._admin)
-
-    def changed(self) -> bool:
-        """Read the file when it is another one than before; return whether there are other tokens now."""
-        stamp = self._current_stamp()
-        if stamp == self._stamp:
-            return False
-        self._stamp = stamp
-        try:
-            tokens = self._file.read()
-            if tokens is None:
-                raise ServerError(f"{self._file.path} is gone: its tokens hold until a restart, which would need none")
-        except ServerError as error:
-            self.trouble = str(error)
-            logger.error("the tokens stay as they were: %s", error)
-            return False
-        self.trouble = None
-        _log_changes(self._tokens, tokens)
-        changed, self._tokens = tokens != self._tokens, tokens
-        return changed
-
-    def _current_stamp(self) -> tuple[int, ...] | None:
-        try:
-            stat = self._file.path.stat()
-        except OSError:
-            return None
-        return stat.st_ino, stat.st_mtime_ns, stat.st_size, stat.st_mode
-
-
-def _log_changes(before: tuple[Token, ...] | None, after: tuple[Token, ...]) -> None:
-    old = {token.bundle: token for token in before or ()}
-    new = {token.bundle: token for token in after}
-    for bundle in sorted(old.keys() | new.keys()):
-        if old.get(bundle) != new.get(bundle):
-            what = "revoked" if bundle not in new else "changed" if bundle in old else "new"
-            logger.info("token of %s: %s", bundle, what)
-
-
-@asynccontextmanager
-async def _following(users: _Users, nats: NatsServer) -> AsyncIterator[None]:
-    """Let nats-server follow the file of tokens."""
-    task = asyncio.create_task(_follow(users, nats), name="evento tokens")
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-async def _follow(users: _Users, nats: NatsServer) -> None:
-    behind = False
-    while True:
-        await asyncio.sleep(_WATCH_SECONDS)
-        behind = users.changed() or behind
-        if not behind:
-            continue
-        try:
-            await nats.reload()
-            behind = False
-        except ServerError as error:  # tried again: a token that was revoked must not stay
-            users.trouble = str(error)
-            logger.error("nats-server still has the old tokens: %s", error)
-        else:
-            users.trouble = None
+        return self._follower.trouble
 
 
 @asynccontextmanager

@@ -54,6 +54,7 @@ class NatsServer:
         self._process: asyncio.subprocess.Process | None = None
         self._monitoring = ""
         self._watch: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()  # a start that has written its configuration ends before a reload looks
         self.restarts = 0
 
     @property
@@ -96,12 +97,19 @@ class NatsServer:
 
         :raises ServerError: it did not take the new configuration; the old one holds.
         """
-        process = self._process
-        if process is None or process.returncode is not None:
-            return  # its next start reads it
-        before = (await self._asked()).get("config_load_time")
-        await asyncio.to_thread(self._write_config)
-        process.send_signal(signal.SIGHUP)
+        async with self._changing:
+            process = self._process
+            if process is None or process.returncode is not None:
+                return  # its next start reads it
+            before = (await self._asked()).get("config_load_time")
+            await asyncio.to_thread(self._write_config)
+            try:
+                process.send_signal(signal.SIGHUP)
+            except ProcessLookupError:
+                return  # it has just died
+            await self._loaded_since(before)
+
+    async def _loaded_since(self, before: Any) -> None:
         try:
             async with asyncio.timeout(self._start_timeout):
                 while (await self._asked()).get("config_load_time") == before:  # noqa: ASYNC110  (another process)
@@ -165,7 +173,8 @@ class NatsServer:
             pause = min(2 * pause, _LONGEST_PAUSE)
             self.restarts += 1
             try:
-                await self._start()
+                async with self._changing:
+                    await self._start()
             except (ServerError, OSError) as error:
                 logger.error("nats-server could not be started again: %s", error)
                 await self._stop()
