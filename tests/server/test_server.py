@@ -118,7 +118,8 @@ async def test_metrics_show_what_bundles_tell(tmp_path: Path) -> None:
         sample = Sample(Session("somebody", "1", 1), 1.0, (handled,), (consumer, standby))
         orders.publish(orders.subjects.telemetry("orders", "1"), b"no sample")
         orders.publish(orders.subjects.telemetry("orders", "1"), msgspec.msgpack.encode(sample))
-        await eventually(lambda: shows(server, "evento_handler_seconds_count"))
+        await eventually(lambda: shows(server, "evento_handler_seconds_count{"))
+        await eventually(lambda: shows(server, "evento_instances{"))
         text = (await fetch(server, "/metrics")).text
 
         labels = 'bundle="orders",handler="OrderAggregate.place",payload="PlaceOrderCommand"'
@@ -142,7 +143,7 @@ async def test_metrics_show_what_bundles_tell(tmp_path: Path) -> None:
 
 
 async def shows(server: EventoServer, name: str) -> bool:
-    return f"\n{name}{{" in (await fetch(server, "/metrics")).text
+    return f"\n{name}" in (await fetch(server, "/metrics")).text
 
 
 async def test_the_store_is_served_and_counted(tmp_path: Path) -> None:
@@ -417,7 +418,7 @@ async def test_in_postgresql_all_tables_are_in_the_schema(
             call = encode(Register(BundleDescription("orders"), "1"))
             await orders.request(orders.subjects.registration("orders", "register"), call, deadline())
             assert (await fetch(server, "/health/ready")).json() == {"status": "ready"}
-            assert 'evento_instances{bundle="orders",state="disabled"} 1.0' in (await fetch(server, "/metrics")).text
+            await eventually(lambda: shows(server, 'evento_instances{bundle="orders",state="disabled"} 1.0'))
         tables = await admin.fetch("SELECT schemaname FROM pg_tables WHERE tableowner = $1", user)
     finally:
         await admin.execute(f"DROP OWNED BY {user}")

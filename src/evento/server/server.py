@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import Self, TypeVar
 
-from evento.errors import EventoError, StoreUnavailable
+from evento.errors import StoreUnavailable
 from evento.server.errors import ServerError
 from evento.server.exposure import check_exposure, exposure_warnings
 from evento.server.gateway import Gateway, open_gateway
 from evento.server.health import Health
 from evento.server.http import HttpServer, application
+from evento.server.instances import InstanceCount
 from evento.server.metrics import Metrics
 from evento.server.private_files import locked, make_folder
 from evento.server.registry import RegistryDatabase, RegistryService
@@ -25,7 +25,7 @@ from evento.server.settings import ServerSettings
 from evento.server.store import StoreService
 from evento.server.store_metrics import store_metrics
 from evento.server.stores import open_store, registry_url
-from evento.server.telemetry import Instances, Telemetry
+from evento.server.telemetry import Telemetry
 from evento.server.tls import check_certificate
 from evento.server.tokens import TokenFile
 from evento.state_store import StateStore
@@ -55,6 +55,7 @@ class EventoServer:
         self._gateway: Gateway | None = None
         self._http: HttpServer | None = None
         self._registry: RegistryDatabase | None = None
+        self._instances: InstanceCount | None = None
 
     @property
     def gateway_url(self) -> str:
@@ -124,6 +125,7 @@ class EventoServer:
         self.health.add("store", lambda: _reached(store))
         self._registry = await self._opened("the registry", stack, self._registry_database())
         self.health.add("registry", self._why_no_registry)
+        self._instances = await stack.enter_async_context(InstanceCount(self._registry, self.telemetry))
         gateway = await stack.enter_async_context(open_gateway(settings))
         self.health.add("gateway", gateway.why_not_ready)
         service = StoreService(
@@ -172,22 +174,9 @@ class EventoServer:
         except OSError as error:
             logger.debug("nats-server does not tell how it is: %s", error)
             metrics.gateway({})
-        await self._count_instances()
+        if self._instances is not None:
+            await self._instances.refresh()
         return metrics.text()
-
-    async def _count_instances(self) -> None:
-        if self._registry is None:
-            return
-        live: Counter[str] = Counter()
-        enabled: Counter[str] = Counter()
-        try:
-            for instance in await self._registry.view():
-                live[instance.bundle_id] += 1
-                enabled[instance.bundle_id] += instance.enabled
-        except EventoError as error:  # the counts stay what they were
-            logger.debug("the registry does not tell its instances: %s", error)
-            return
-        self.telemetry.live((bundle, Instances(live[bundle], enabled[bundle])) for bundle in sorted(live))
 
     async def _why_no_registry(self) -> str | None:
         if self._registry is not None:
