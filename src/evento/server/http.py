@@ -12,10 +12,11 @@ from typing import Any, Self
 
 import uvicorn
 from litestar import Litestar, Request, Response, get
-from litestar.exceptions import NotAuthorizedException
+from litestar.exceptions import NotAuthorizedException, ServiceUnavailableException
 
 from evento.server.errors import ServerError
 from evento.server.health import Health
+from evento.server.http_connections import connection_class
 from evento.server.ports import listening
 from evento.server.settings import ServerSettings
 from evento.server.values import Address
@@ -24,8 +25,26 @@ __all__ = ["HttpServer", "application"]
 
 logger = logging.getLogger("evento.server.http")
 
-_MAX_REQUESTS = 100
+_MAX_CONNECTIONS = 500
+_MAX_METRICS, _MAX_READY = 10, 100
 _PROMETHEUS = "text/plain; version=0.0.4"
+
+
+class _Room:
+    """Bounds how many requests of one kind are answered at the same time."""
+
+    def __init__(self, path: str, most: int) -> None:
+        self._path = path
+        self._most = most
+        self._taken = 0
+
+    def __enter__(self) -> None:
+        if self._taken == self._most:
+            raise ServiceUnavailableException(f"{self._most} requests of {self._path} are being answered: ask later")
+        self._taken += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._taken -= 1
 
 
 def application(
@@ -36,6 +55,7 @@ def application(
     :param metrics: returns the text that ``/metrics`` shows.
     :param metrics_token: what must be sent to read it; None: nothing.
     """
+    room_for_ready, room_for_metrics = _Room("/health/ready", _MAX_READY), _Room("/metrics", _MAX_METRICS)
 
     @get("/health/live")
     async def live() -> dict[str, str]:
@@ -43,7 +63,8 @@ def application(
 
     @get("/health/ready")
     async def ready() -> Response[dict[str, Any]]:
-        missing = await health.not_ready()
+        with room_for_ready:
+            missing = await health.not_ready()
         content = {"status": "not ready", "not_ready": missing} if missing else {"status": "ready"}
         return Response(content, status_code=503 if missing else 200)
 
@@ -52,7 +73,8 @@ def application(
         given = request.headers.get("authorization", "")
         if metrics_token and not secrets.compare_digest(given.encode(), f"Bearer {metrics_token}".encode()):
             raise NotAuthorizedException("send the metrics_token as Authorization: Bearer ...")
-        return Response(await metrics(), media_type=_PROMETHEUS)
+        with room_for_metrics:
+            return Response(await metrics(), media_type=_PROMETHEUS)
 
     return Litestar([live, ready, shown], openapi_config=None, logging_config=None)
 
@@ -66,9 +88,12 @@ class _Uvicorn(uvicorn.Server):
 
 
 class HttpServer:
-    """Serves an application from entering to leaving."""
+    """Serves an application from entering to leaving.
 
-    def __init__(self, settings: ServerSettings, app: Litestar) -> None:
+    :param max_connections: connections at a time; one more takes the place of the oldest.
+    """
+
+    def __init__(self, settings: ServerSettings, app: Litestar, *, max_connections: int = _MAX_CONNECTIONS) -> None:
         self._address = settings.http
         self._server = _Uvicorn(
             uvicorn.Config(
@@ -77,7 +102,9 @@ class HttpServer:
                 access_log=False,
                 server_header=False,
                 lifespan="off",
-                limit_concurrency=_MAX_REQUESTS,
+                http=connection_class(head_seconds=settings.auth_timeout, most=max_connections),
+                ws="none",
+                headers=[("connection", "close")],
                 timeout_graceful_shutdown=5,
                 ssl_certfile=settings.tls_cert,
                 ssl_keyfile=settings.tls_key,

@@ -155,7 +155,9 @@ class ServerSettings:
         "limits", SIZE, 64 * _MIB, "what may wait for one connection that reads slowly before it is closed"
     )
     write_deadline: float = _key("limits", SECONDS, 10.0, "how long one write to a connection may take")
-    auth_timeout: float = _key("limits", SECONDS, 5.0, "how long a new connection has to show its token")
+    auth_timeout: float = _key(
+        "limits", SECONDS, 5.0, "how long a new connection has to show its token, or to send its HTTP request"
+    )
     ping_interval: float = _key(
         "limits", SECONDS, 15.0, "pause between pings of a silent connection; it is closed after three without answer"
     )
