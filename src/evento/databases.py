@@ -19,7 +19,15 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from evento.errors import DefinitionError
 
-__all__ = ["database_now", "is_outage", "make_engine", "parse_url", "probe", "steady_clock"]
+__all__ = [
+    "database_now",
+    "is_outage",
+    "make_engine",
+    "make_engine_of_dsn",
+    "parse_url",
+    "probe",
+    "steady_clock",
+]
 
 _DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mysql": "asyncmy", "mariadb": "asyncmy"}
 _PASSWORDS = ("password", "passwd")
@@ -107,8 +115,7 @@ def make_engine(
             return _mysql_engine(url, timeout)
         options: dict[str, Any] = {}
         if url.get_driver_name() == "asyncpg":
-            idle = str(int(IDLE_SECONDS * 1000))
-            options["connect_args"] = {"server_settings": {"idle_in_transaction_session_timeout": idle}}
+            options["connect_args"] = _asyncpg()
         return create_async_engine(url, pool_pre_ping=True, **options)
     except ModuleNotFoundError as error:
         raise DefinitionError(
@@ -116,6 +123,15 @@ def make_engine(
         ) from error
     except (ArgumentError, InvalidRequestError, NoSuchModuleError) as error:
         raise DefinitionError(f"{where} needs an async driver: write {backend}+{driver}://") from error
+
+
+def make_engine_of_dsn(dsn: str) -> AsyncEngine:
+    """Make the engine of a PostgreSQL database that asyncpg finds by its own reading of a URL, as libpq does."""
+    return create_async_engine("postgresql+asyncpg://", pool_pre_ping=True, connect_args={"dsn": dsn, **_asyncpg()})
+
+
+def _asyncpg() -> dict[str, Any]:
+    return {"server_settings": {"idle_in_transaction_session_timeout": str(int(IDLE_SECONDS * 1000))}}
 
 
 def _mysql_engine(url: URL, timeout: float) -> AsyncEngine:

@@ -246,6 +246,7 @@ def test_check_prints_a_line_for_each(shell: Any, tmp_path: Path) -> None:
         "who may come",
         "certificate",
         "store",
+        "registry",
     ]
     assert all(text.startswith("ok      ") for text in result.out.splitlines())
     assert not (tmp_path / "evento-data").exists()
@@ -273,7 +274,7 @@ def test_check_fails_for_each_thing_that_is_wrong(shell: Any, tmp_path: Path, mo
 
     failed = [text[8:].partition(":")[0] for text in result.out.splitlines() if text.startswith("FAILED")]
     assert result.code == 1
-    assert failed == ["HTTP port", "gateway port", "nats-server", "tokens", "who may come", "store"]
+    assert failed == ["HTTP port", "gateway port", "nats-server", "tokens", "who may come", "store", "registry"]
     assert "chmod 600" in result.out
 
 

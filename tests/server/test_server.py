@@ -23,6 +23,7 @@ from evento.errors import AuthenticationError, StoreUnavailable
 from evento.gateway.nats.calls import encode
 from evento.messages.registration import BundleDescription, ConsumerSample, HandlerSample, Register, Sample, Session
 from evento.server import ServerError
+from evento.server.check import check
 from evento.server.gateway import OwnGateway
 from evento.server.nats_binary import find_nats_server
 from evento.server.nats_config import required_permissions
@@ -426,6 +427,37 @@ async def test_in_postgresql_all_tables_are_in_the_schema(
         await admin.close()
 
     assert {row["schemaname"] for row in tables} == {postgres_schema}
+
+
+async def test_store_and_registry_read_the_url_of_postgresql_alike(
+    tmp_path: Path, postgres: PostgresServer, postgres_schema: str
+) -> None:
+    user, password = postgres.url.partition("//")[2].partition("@")[0].split(":")
+    login = f"host=127.0.0.1&port={postgres.port}&user={user}&password={password}"
+    url = f"postgresql:///postgres?{login}&target_session_attrs=read-write"
+    settings = free_settings(tmp_path, store=url, store_schema=postgres_schema)
+
+    assert {finding.what: finding.text for finding in await check(settings) if not finding.fine} == {}
+    async with EventoServer(settings) as server:
+        assert (await fetch(server, "/health/ready")).json() == {"status": "ready"}
+        for finding in await check(settings):
+            assert finding.fine, finding
+            assert password not in finding.text
+
+
+async def test_check_looks_at_the_registry_too(tmp_path: Path, postgres: PostgresServer, postgres_schema: str) -> None:
+    settings = free_settings(tmp_path, store=postgres.url, store_schema=postgres_schema)
+    async with EventoServer(settings):
+        pass
+    admin = await asyncpg.connect(postgres.url)
+    try:
+        await admin.execute(f"UPDATE {postgres_schema}.evento_registry_schema SET version = 99")
+    finally:
+        await admin.close()
+
+    wrong = [finding for finding in await check(settings) if not finding.fine]
+    assert [finding.what for finding in wrong] == ["registry"]
+    assert "schema version 99" in wrong[0].text
 
 
 async def test_two_servers_share_one_postgresql(tmp_path: Path, postgres: PostgresServer, postgres_schema: str) -> None:

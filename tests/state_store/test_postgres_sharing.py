@@ -181,15 +181,15 @@ async def test_registry_and_consumers_may_keep_their_tables_beside_the_stores(
     postgres: PostgresServer, postgres_schema: str
 ) -> None:
     """They do so at default settings when the database's user is named evento, as the schema is."""
-    url = f"{postgres.url.replace('postgresql:', 'postgresql+asyncpg:').rpartition('/')[0]}/{postgres_schema}"
+    url = f"{postgres.url.rpartition('/')[0]}/{postgres_schema}"
     connection = await asyncpg.connect(postgres.url)
     try:
         await connection.execute(f"CREATE DATABASE {postgres_schema}")
     finally:
         await connection.close()
     async with (
-        PostgresStateStore(url.replace("+asyncpg", "")) as store,
+        PostgresStateStore(url) as store,
         RegistryDatabase(url, cluster="test"),
-        SqlConsumerStateStore(url),
+        SqlConsumerStateStore(url.replace("postgresql:", "postgresql+asyncpg:")),
     ):
         assert (await store.verify()).problems == ()

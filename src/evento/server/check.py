@@ -12,7 +12,7 @@ from evento.server.gateway import check_external
 from evento.server.nats_binary import find_nats_server
 from evento.server.ports import check_free
 from evento.server.settings import ServerSettings
-from evento.server.stores import probe_store
+from evento.server.stores import probe_registry, probe_store
 from evento.server.tls import check_certificate
 from evento.server.tokens import TokenFile
 from evento.server.values import Address
@@ -41,6 +41,7 @@ async def check(settings: ServerSettings) -> list[Finding]:
         ("who may come", plain(lambda: _exposure(settings))),
         ("certificate", plain(lambda: _certificate(settings))),
         ("store", probe_store(settings)),
+        ("registry", probe_registry(settings)),
     ]
     if settings.nats:
         looks.insert(1, ("NATS", check_external(settings)))

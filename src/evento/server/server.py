@@ -24,7 +24,7 @@ from evento.server.samples import Samples
 from evento.server.settings import ServerSettings
 from evento.server.store import StoreService
 from evento.server.store_metrics import store_metrics
-from evento.server.stores import open_store, registry_url
+from evento.server.stores import open_store, registry_address
 from evento.server.telemetry import Telemetry
 from evento.server.tls import check_certificate
 from evento.server.tokens import TokenFile
@@ -150,9 +150,10 @@ class EventoServer:
             ) from None
 
     def _registry_database(self) -> RegistryDatabase:
+        url, schema = registry_address(self.settings)
         return RegistryDatabase(
-            registry_url(self.settings),
-            schema=None if self.settings.store_url.startswith("sqlite:") else self.settings.store_schema,
+            url,
+            schema=schema,
             cluster=self.settings.cluster_name,
             lease=self.settings.lease,
             server=self._instance,

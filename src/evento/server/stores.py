@@ -10,11 +10,12 @@ from pathlib import Path
 from evento.errors import StoreUnavailable
 from evento.server.errors import ServerError
 from evento.server.private_files import make_folder
+from evento.server.registry import probe_tables
 from evento.server.settings import ServerSettings
 from evento.state_store import StateStore
 from evento.state_store.sqlite import SqliteStateStore
 
-__all__ = ["open_store", "probe_store", "registry_url"]
+__all__ = ["open_store", "probe_registry", "probe_store", "registry_address"]
 
 
 def open_store(settings: ServerSettings, *, read_only: bool = False) -> AbstractAsyncContextManager[StateStore]:
@@ -57,18 +58,28 @@ async def probe_store(settings: ServerSettings) -> str:
     return f"{info.location}: {info.events:,} events"
 
 
-_QUERY = ("sslmode", "ssl")
+def registry_address(settings: ServerSettings) -> tuple[str, str | None]:
+    """Return the URL of the registry and the schema there: beside the store's tables, or in a file of its own."""
+    if settings.store_url.startswith("sqlite:"):
+        return f"sqlite+aiosqlite:///{_registry_file(settings)}", None
+    return settings.store_url, settings.store_schema
 
 
-def registry_url(settings: ServerSettings) -> str:
-    """Return where the registry is, as SQLAlchemy writes it: beside the store's tables, or in a file of its own."""
-    scheme, _, rest = settings.store_url.partition(":")
-    if scheme == "sqlite":
-        return f"sqlite+aiosqlite:///{(settings.data / 'registry.db').absolute()}"
-    where, _, query = rest.partition("?")
-    # What libpq calls sslmode, SQLAlchemy's asyncpg calls ssl; it takes none of libpq's other parameters.
-    known = [pair.replace("sslmode=", "ssl=") for pair in query.split("&") if pair.partition("=")[0] in _QUERY]
-    return f"postgresql+asyncpg:{where}" + (f"?{'&'.join(known)}" if known else "")
+async def probe_registry(settings: ServerSettings) -> str:
+    """Return in words how the registry is, without changing it.
+
+    :raises SchemaTooNew: a newer Evento wrote it.
+    :raises StoreUnavailable: it cannot be reached or read.
+    :raises ServerError: its file could not be made.
+    """
+    url, schema = registry_address(settings)
+    if schema is None and (told := _unmade(_registry_file(settings))) is not None:
+        return told
+    return await probe_tables(url, schema=schema)
+
+
+def _registry_file(settings: ServerSettings) -> Path:
+    return (settings.data / "registry.db").absolute()
 
 
 def _unmade(path: Path) -> str | None:
@@ -77,5 +88,5 @@ def _unmade(path: Path) -> str | None:
         return None
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ServerError(f"the store {path} cannot be made: {folder} is not writable")
+        raise ServerError(f"{path} cannot be made: {folder} is not writable")
     return f"{path} will be made at the first start"

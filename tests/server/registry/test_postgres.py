@@ -27,7 +27,7 @@ async def url(postgres: PostgresServer, postgres_schema: str, request: pytest.Fi
         await connection.execute(f"ALTER ROLE {postgres_schema} SET default_transaction_isolation = '{request.param}'")
     finally:
         await connection.close()
-    return postgres.url_of(postgres_schema, "secret", postgres_schema).replace("postgresql://", "postgresql+asyncpg://")
+    return postgres.url_of(postgres_schema, "secret", postgres_schema)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ async def test_the_owner_that_comes_back_and_another_that_wants_its_name(servers
 async def test_a_database_that_recovers_is_waited_for(postgres: PostgresServer) -> None:
     proxy = Recovering(postgres.port)
     await proxy.start()
-    url = postgres.url.replace(f":{postgres.port}/", f":{proxy.port}/").replace("postgresql:", "postgresql+asyncpg:")
+    url = postgres.url.replace(f":{postgres.port}/", f":{proxy.port}/")
     try:
         async with RegistryDatabase(url, cluster="recovering") as registry:
             assert await registry.view() == []

@@ -14,9 +14,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, Program
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from evento.databases import database_now, make_engine, probe, steady_clock
+from evento.databases import database_now, probe, steady_clock
 from evento.errors import AuthenticationError, DefinitionError, EventoError, NotFound, PayloadError, StoreUnavailable
 from evento.messages.registration import BundleDescription, InstanceView, Register, Registered, Session
+from evento.server.registry.engine import open_engine, place
 from evento.server.registry.schema import MAX_NAME, bundles, instances, migrate, names, schema_version
 
 __all__ = ["RegistryDatabase"]
@@ -34,7 +35,7 @@ class RegistryDatabase:
 
     With SQLite there is one server, and the clock is one of its process, which setting the host's does not move.
 
-    :param url: of SQLAlchemy; ``sqlite+aiosqlite:///FILE`` or ``postgresql+asyncpg://...``.
+    :param url: ``sqlite+aiosqlite:///FILE``, or ``postgresql://...`` with libpq's parameters, as the event store's.
     :param cluster: several clusters may share a database.
     :param schema: where the tables are; it must exist. None: where the database puts tables of this user.
     :param lease: seconds that an instance lives without a heartbeat.
@@ -72,15 +73,11 @@ class RegistryDatabase:
         :raises SchemaTooNew: a newer Evento wrote them.
         :raises StoreUnavailable: the database cannot be reached or written.
         """
-        engine = make_engine(self._url, timeout=self._timeout, option="store")
-        self._where = engine.url.render_as_string(hide_password=True)
+        engine = open_engine(self._url, schema=self._schema, timeout=self._timeout)
+        self._where = place(engine, self._url, self._schema)
         self._gate = asyncio.Lock()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.dispose)
-            if self._schema is not None:
-                engine = engine.execution_options(schema_translate_map={None: self._schema})
-            if engine.dialect.name != "sqlite":  # whatever the user's default is: what others committed must be seen
-                engine = engine.execution_options(isolation_level="READ COMMITTED")
             try:
                 if engine.dialect.name == "sqlite":
                     await probe(engine.url)

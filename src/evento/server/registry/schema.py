@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Connection, Integer, MetaDat
 
 from evento.errors import SchemaTooNew
 
-__all__ = ["MAX_NAME", "SCHEMA_VERSION", "bundles", "instances", "migrate", "names"]
+__all__ = ["MAX_NAME", "SCHEMA_VERSION", "bundles", "check_version", "instances", "migrate", "names"]
 
 SCHEMA_VERSION = 1
 MAX_NAME = 240
@@ -65,11 +65,16 @@ def migrate(connection: Connection, where: str) -> None:
         _metadata.create_all(connection)
         connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
         return
-    if found > SCHEMA_VERSION:
+    check_version(found, where)
+    connection.execute(schema_version.update().values(version=SCHEMA_VERSION))
+
+
+def check_version(found: int | None, where: str) -> None:
+    """Raise :class:`SchemaTooNew` when tables of a version are ahead of :data:`SCHEMA_VERSION`."""
+    if found is not None and found > SCHEMA_VERSION:
         raise SchemaTooNew(
             f"the registry in {where} has schema version {found}, but this Evento knows versions up to "
             f"{SCHEMA_VERSION}: install the newer Evento that wrote it",
             found=found,
             supported=SCHEMA_VERSION,
         )
-    connection.execute(schema_version.update().values(version=SCHEMA_VERSION))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from evento.errors import DefinitionError
 
@@ -21,8 +21,10 @@ class Address:
 
     def __str__(self) -> str:
         parts = urlsplit(self.url)
-        host = parts.netloc.rpartition("@")[2] or "localhost"
-        database = unquote(parts.path.lstrip("/")) or "the user's own database"
+        named = {name: values[-1] for name, values in parse_qs(parts.query).items()}  # where libpq takes them from too
+        elsewhere = ":".join(named[name] for name in ("host", "port") if name in named)
+        host = parts.netloc.rpartition("@")[2] or elsewhere or "localhost"
+        database = unquote(parts.path.lstrip("/")) or named.get("dbname") or "the user's own database"
         return f"the event store in PostgreSQL at {host}, database {database}, schema {self.schema}"
 
     __repr__ = __str__

@@ -91,6 +91,8 @@ class Connector:
         return connection
 
     async def _check(self, connection: Connection, for_bulk: bool) -> None:
+        if self._read_only:  # not earlier: target_session_attrs=read-write is about the server
+            await connection.execute("SET default_transaction_read_only = on")
         version = connection.get_server_version()
         if (version.major, version.minor) < _OLDEST_SERVER:
             raise StoreUnavailable(f"{self.address}: PostgreSQL {version.major} is too old, use 14 or newer")
@@ -111,7 +113,7 @@ class Connector:
             "application_name": "evento-store",
             # The temporary schema is last, so that nothing in it can stand for a table of ours.
             "search_path": f'"{schema}", pg_temp',
-            "default_transaction_read_only": "on" if self._read_only else "off",
+            "default_transaction_read_only": "off",
             "statement_timeout": "0" if for_bulk else milliseconds,
             "lock_timeout": milliseconds,
             "idle_in_transaction_session_timeout": "0" if for_bulk else milliseconds,
