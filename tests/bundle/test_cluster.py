@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, a_cluster
+from registries import forget
 from shop import (
     ItemAddCommand,
     ItemAddedEvent,
@@ -255,7 +256,9 @@ async def test_a_command_that_another_bundle_took_over_is_handled_by_nobody_else
         invoker = web.invoker(OrderInvoker)
         await invoker.place("ORD_1", "Ann")
         backend: Any = orders._running._backend  # type: ignore[union-attr]
-        await cluster.registry.leave(backend._membership.session)  # as if it had been paused for longer than its lease
+        await forget(
+            cluster.registry, backend._membership.session
+        )  # as if it had been paused for longer than its lease
         async with cluster.bundle("shop", [OrderAggregate], start_timeout=10):
             backend._membership._again.set()
             await eventually(lambda: not backend.bus._enabled, within=10)

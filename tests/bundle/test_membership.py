@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from nats_server import NatsServer, nats_server
+from registries import forget
 from waiting import eventually
 
 from evento.bundle.membership import Membership
-from evento.errors import Overloaded, StoreUnavailable
+from evento.errors import EventoError, Overloaded, StoreUnavailable
 from evento.gateway.nats import ClusterClock, NatsConnection
 from evento.messages.registration import BundleDescription, Register, Registered
 from evento.server.registry import RegistryDatabase, RegistryService
@@ -22,15 +23,22 @@ class Registry(RegistryDatabase):
 
     refusing = 0
     registrations = 0
+    refusals = 0
+    last: Register
     may_go: asyncio.Event
 
     async def register(self, call: Register) -> Registered:
         self.registrations += 1
+        self.last = call
         if self.refusing:
             self.refusing -= 1
             raise Overloaded("registry.register was refused: too much to do")
         await self.may_go.wait()
-        return await super().register(call)
+        try:
+            return await super().register(call)
+        except EventoError:
+            self.refusals += 1
+            raise
 
 
 @pytest.fixture
@@ -114,11 +122,60 @@ async def test_a_slow_registration_does_not_undo_what_was_told_meanwhile(
         await eventually(as_told_last, within=10)
 
 
+async def test_a_registration_whose_sender_gave_up_is_not_done_later(
+    connection: NatsConnection, service: RegistryService, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evento.bundle.membership._REQUEST_SECONDS", 0.5)
+    registry.may_go.clear()  # as in a server that is paused
+    entering = asyncio.ensure_future(member(connection, start_timeout=None).__aenter__())
+    await eventually(lambda: registry.registrations == 1)
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+
+    async def is_late() -> bool:
+        return await registry.time() > registry.last.deadline
+
+    assert registry.last.deadline > 0
+    await eventually(is_late)
+    registry.may_go.set()
+    await eventually(lambda: registry.refusals == registry.registrations)
+    assert await registry.view() == []
+
+
+async def test_a_registration_that_was_under_way_when_its_instance_left_revives_nobody(
+    connection: NatsConnection, service: RegistryService, registry: Registry
+) -> None:
+    async with member(connection) as membership:
+        await membership.enable()
+        registry.may_go.clear()
+        membership._again.set()
+        await eventually(lambda: registry.registrations == 2)
+    assert await registry.view() == []
+
+    registry.may_go.set()
+    await eventually(lambda: registry.refusals == 1)
+    assert await registry.view() == []
+
+
+async def test_a_clock_of_the_cluster_that_jumped_is_learned_anew(
+    connection: NatsConnection, service: RegistryService, registry: Registry
+) -> None:
+    async with member(connection) as membership:
+        steady = registry._steady
+        assert steady is not None
+        registry._steady = lambda: steady() + 3_600_000_000
+        membership._again.set()
+        await eventually(lambda: not membership._again.is_set() and registry.refusals == 1)
+        await membership.enable()
+        assert [seen.enabled for seen in await registry.view()] == [True]
+
+
 async def test_who_was_forgotten_registers_again(
     connection: NatsConnection, service: RegistryService, registry: Registry
 ) -> None:
     async with member(connection) as membership:
-        await registry.leave(membership.session)
+        await forget(registry, membership.session)
         await membership.enable()
         assert [seen.enabled for seen in await registry.view()] == [True]
 
@@ -140,7 +197,7 @@ async def test_who_lost_a_name_while_away_takes_no_requests_until_it_is_free(
     )
     async with membership, asyncio.timeout(20):
         await membership.enable()
-        await registry.leave(membership.session)  # as if its lease were over
+        await forget(registry, membership.session)  # as if its lease were over
         other = await registry.register(Register(BundleDescription("shop", commands=("OrderPlace",)), "i2"))
         membership._again.set()
         assert await changes.get() == "refused"

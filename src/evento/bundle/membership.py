@@ -25,8 +25,8 @@ from evento.errors import (
     error_from_data,
 )
 from evento.gateway.nats import ClusterClock, NatsConnection, NoResponders
-from evento.gateway.nats.calls import encode
-from evento.gateway.nats.registry import REGISTRY
+from evento.gateway.nats.calls import Answer, encode
+from evento.gateway.nats.registry import REGISTRY, SessionCall, TimeCall
 from evento.messages import now_micros
 from evento.messages.registration import BundleDescription, Register, Registered, Session
 
@@ -116,7 +116,7 @@ class Membership:
             self._task.cancel()
             await asyncio.wait({self._task})
         with suppress(EventoError, NoResponders, TimeoutError):
-            await self._ask("leave", self.session, seconds=_LEAVE_SECONDS)
+            await self._ask("leave", self._of_session(), seconds=_LEAVE_SECONDS)
 
     async def enable(self) -> None:
         """Tell the servers that the instance takes requests; returns when it is acknowledged.
@@ -131,12 +131,12 @@ class Membership:
         self._enabled = False
         with suppress(EventoError, NoResponders, TimeoutError):
             async with asyncio.timeout(_LEAVE_SECONDS), self._asking:
-                await self._ask("disable", self.session, seconds=_LEAVE_SECONDS)
+                await self._ask("disable", self._of_session(), seconds=_LEAVE_SECONDS)
 
     async def _enable_now(self) -> None:
         async with self._asking:
             try:
-                await self._ask("enable", self.session)
+                await self._ask("enable", self._of_session())
             except NotFound:
                 await self._register_now()  # with the flag
 
@@ -179,7 +179,7 @@ class Membership:
     async def _beat(self) -> None:
         async with self._asking:
             try:
-                self._registered = await self._ask("heartbeat", self.session)
+                self._registered = await self._ask("heartbeat", self._of_session())
             except NotFound:
                 logger.info("the servers do not know this instance any more: it is registered again")
                 await self._register_now()
@@ -192,6 +192,8 @@ class Membership:
         self._again.clear()
         call = msgspec.structs.replace(self._register, enabled=self._enabled)
         try:
+            if not self._clock.is_known:
+                await self._ask("time", TimeCall())  # without it no server would know when this has given up
             self._registered = await self._ask("register", call)
         except BaseException:
             self._again.set()  # not known, or not heard of: it is to be done again
@@ -220,18 +222,37 @@ class Membership:
                 f"{self._connection.subjects.cluster!r} runs (cluster=), and reaches its database"
             ) from None
 
-    async def _ask(self, operation: str, call: msgspec.Struct, *, seconds: float = _REQUEST_SECONDS) -> Any:
+    def _of_session(self) -> SessionCall:
+        session = self.session
+        return SessionCall(session.bundle_id, session.instance_id, session.number)
+
+    async def _ask(
+        self, operation: str, call: Register | SessionCall | TimeCall, *, seconds: float = _REQUEST_SECONDS
+    ) -> Any:
         wire = REGISTRY[operation]
+        if not isinstance(call, TimeCall) and self._clock.is_known:
+            until = self._clock.now() + seconds + self._clock.uncertainty
+            call = msgspec.structs.replace(call, deadline=int(until * 1_000_000))
         sent = self._clock.reading()
         subject = self._connection.subjects.registration(self._register.description.bundle_id, operation)
         data = await self._connection.request(subject, encode(call), asyncio.get_running_loop().time() + seconds)
         received = self._clock.reading()
         answer = wire.decode_answer(data)
+        if (time := _time_of(answer)) is not None:
+            self._clock.correct(time / 1_000_000, sent, received)
         if answer.error is not None:
             raise error_from_data(answer.error)
-        if isinstance(answer.value, Registered):
-            self._clock.correct(answer.value.time / 1_000_000, sent, received)
         return answer.value
+
+
+def _time_of(answer: Answer[Any]) -> int | None:
+    """Return the cluster's time that an answer tells; so does the refusal of what came too late by it."""
+    told = answer.value
+    if answer.error is not None:
+        told = answer.error.data.get("time")
+    elif isinstance(told, Registered):
+        told = told.time
+    return told if type(told) is int else None
 
 
 async def _nothing() -> None:

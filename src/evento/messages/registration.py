@@ -105,7 +105,11 @@ class Session(msgspec.Struct, frozen=True):
 
 
 class Register(msgspec.Struct, frozen=True):
-    """Register an instance, or register it again after a reconnect; ``enabled`` keeps what it was."""
+    """Register an instance, or register it again after a reconnect; ``enabled`` keeps what it was.
+
+    ``deadline`` is when its sender gives up, in microseconds of the cluster's time, 0 where that is not known: it is
+    not done later.
+    """
 
     description: BundleDescription
     instance_id: str
@@ -113,6 +117,7 @@ class Register(msgspec.Struct, frozen=True):
     host: str = ""
     pid: int = 0
     started_at: int = 0
+    deadline: int = 0
 
 
 class Registered(msgspec.Struct, frozen=True):

@@ -16,7 +16,9 @@ from evento.errors import (
     DefinitionError,
     NotFound,
     PayloadError,
+    RequestTimeout,
     SchemaTooNew,
+    Stopped,
     StoreUnavailable,
 )
 from evento.messages.registration import BundleDescription, Register, Session
@@ -91,7 +93,35 @@ async def test_a_name_moves_to_another_bundle_when_nobody_handles_it_any_more(re
     await registry.leave(orders.session)
     await registry.register(register("shop", "i2"))
     with pytest.raises(DefinitionError):
+        await registry.register(register(instance="i3"))
+
+
+async def test_what_its_sender_gave_up_is_not_done(registry: RegistryDatabase) -> None:
+    now = await registry.time()
+    session = (await registry.register(msgspec.structs.replace(register(), deadline=now + 60_000_000))).session
+    for late in (
+        registry.register(msgspec.structs.replace(register(), enabled=True, deadline=now - 1)),
+        registry.beat(session, enabled=True, deadline=now - 1),
+        registry.leave(session, deadline=now - 1),
+    ):
+        with pytest.raises(RequestTimeout, match="gave up") as refused:
+            await late
+        assert refused.value.definite
+        assert refused.value.data["time"] >= now
+
+    assert [seen.enabled for seen in await registry.view()] == [False]
+    await registry.beat(session, deadline=now + 60_000_000)
+
+
+async def test_an_instance_that_has_left_does_not_come_back(registry: RegistryDatabase) -> None:
+    session = (await registry.register(register())).session
+    assert await registry.leave(session)
+    with pytest.raises(Stopped, match="i1 of 'orders' has left"):
         await registry.register(register())
+    with pytest.raises(NotFound):
+        await registry.beat(session, enabled=True)
+    assert not await registry.leave(session)
+    assert await registry.view() == []
 
 
 async def test_a_name_that_the_newer_version_gave_up_is_free_once_the_older_has_gone(

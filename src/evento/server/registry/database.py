@@ -15,7 +15,16 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from evento.databases import database_now, probe, steady_clock
-from evento.errors import AuthenticationError, DefinitionError, EventoError, NotFound, PayloadError, StoreUnavailable
+from evento.errors import (
+    AuthenticationError,
+    DefinitionError,
+    EventoError,
+    NotFound,
+    PayloadError,
+    RequestTimeout,
+    Stopped,
+    StoreUnavailable,
+)
 from evento.messages.registration import BundleDescription, InstanceView, Register, Registered, Session
 from evento.server.registry.engine import open_engine, place
 from evento.server.registry.schema import MAX_NAME, bundles, instances, migrate, names, schema_version
@@ -27,6 +36,8 @@ _NOT_UP_YET = "57P03"
 _LOST_A_RACE = (IntegrityError, OperationalError, ProgrammingError)
 _FAILURES = (DBAPIError, PoolTimeoutError, OSError, TimeoutError)
 _Name = tuple[str, str]
+_LEFT = 0
+"""The number of a session of an instance that has left."""
 _names_decoder = msgspec.json.Decoder(list[tuple[str, str]])
 
 
@@ -134,6 +145,8 @@ class RegistryDatabase:
 
         :raises DefinitionError: another bundle with a living instance handles one of its commands or queries.
         :raises AuthenticationError: the instance id is that of another bundle's instance.
+        :raises RequestTimeout: its sender has given up.
+        :raises Stopped: the instance has left.
         :raises PayloadError: a name or number is none that the tables can hold.
         """
         _check(call)
@@ -150,6 +163,7 @@ class RegistryDatabase:
         # This row lets registrations in one after another, at whichever server: no two of them wait for each other.
         await connection.execute(select(schema_version.c.version).with_for_update())
         now = await self._now(connection)
+        _require_waited_for(call.deadline, now)
         about = call.description
         claimed = sorted(
             {*(("command", name) for name in about.commands), *(("query", name) for name in about.queries)}
@@ -162,6 +176,8 @@ class RegistryDatabase:
             raise AuthenticationError(
                 f"the instance {call.instance_id} belongs to the bundle {row.bundle!r}: use an id of your own"
             )
+        if row is not None and row.session == _LEFT:
+            raise Stopped(f"the instance {call.instance_id} of {about.bundle_id!r} has left: start it with another id")
         await self._claim(connection, about.bundle_id, claimed, now)
         session = Session(about.bundle_id, call.instance_id, (row.session if row is not None else 0) + 1)
         values = {
@@ -240,14 +256,21 @@ class RegistryDatabase:
         elif known <= about.version:
             await connection.execute(update(bundles).where(where).values(**values))
 
-    async def beat(self, session: Session, *, enabled: bool | None = None) -> Registered:
+    async def time(self) -> int:
+        """Return the time by which leases and deadlines are judged, in microseconds since 1970."""
+        async with self._transaction() as connection:
+            return await self._now(connection)
+
+    async def beat(self, session: Session, *, enabled: bool | None = None, deadline: int = 0) -> Registered:
         """Renew a session's lease, and set whether it is enabled where that is given.
 
         :raises NotFound: the session is void, or its lease is over, so that another bundle may have its names by now:
             the instance must register again.
+        :raises RequestTimeout: its sender has given up, at ``deadline``.
         """
         async with self._transaction() as connection:
             now = await self._now(connection)
+            _require_waited_for(deadline, now)
             values: dict[str, Any] = {"beat_at": now, "lease_until": now + self._micros()}
             if enabled is not None:
                 values["enabled"] = enabled
@@ -257,11 +280,19 @@ class RegistryDatabase:
             raise NotFound(f"the session of the instance {session.instance_id} is over: register it again")
         return Registered(session, self._lease, now)
 
-    async def leave(self, session: Session) -> bool:
-        """Forget an instance; False when the session is void, and nothing changed."""
+    async def leave(self, session: Session, *, deadline: int = 0) -> bool:
+        """End an instance for good; False when the session is void, and nothing changed.
+
+        Its id is kept for many leases, so that a registration that was under way elsewhere does not revive it.
+
+        :raises RequestTimeout: its sender has given up, at ``deadline``.
+        """
         async with self._transaction() as connection:
-            gone = await connection.execute(delete(instances).where(self._of(session)))
-        return bool(gone.rowcount)
+            now = await self._now(connection)
+            _require_waited_for(deadline, now)
+            ended = update(instances).where(self._of(session))
+            gone = await connection.execute(ended.values(session=_LEFT, enabled=False, lease_until=now, names="[]"))
+        return session.number != _LEFT and bool(gone.rowcount)
 
     async def view(self, bundle: str | None = None) -> list[InstanceView]:
         """Return the living instances, those of one bundle or all, in the order of bundles and starts."""
@@ -344,6 +375,16 @@ class RegistryDatabase:
         now = await connection.scalar(select(database_now()))
         assert now is not None  # noqa: S101 - a constant expression
         return int(now)
+
+
+def _require_waited_for(deadline: int, now: int) -> None:
+    if 0 < deadline < now:
+        error = RequestTimeout(
+            f"the sender gave up {(now - deadline) / 1_000_000:.3f} s ago, by the cluster's time: nothing was done",
+            time=now,
+        )
+        error.definite = True
+        raise error
 
 
 def _check(call: Register) -> None:

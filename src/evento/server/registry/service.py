@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 from evento.errors import AuthenticationError, EventoError, Overloaded, error_to_data
 from evento.gateway.nats import Delivery, NatsConnection, Subscription
 from evento.gateway.nats.calls import Answer, encode
-from evento.gateway.nats.registry import REGISTRY
+from evento.gateway.nats.registry import REGISTRY, SessionCall
 from evento.gateway.nats.subjects import QUEUE
-from evento.messages.registration import Register, Session
+from evento.messages.registration import Register
 from evento.server.registry.database import RegistryDatabase
 
 __all__ = ["RegistryService"]
@@ -44,6 +44,7 @@ class RegistryService:
         """Start serving."""
         subjects = self._connection.subjects
         of_bundles: dict[str, Run] = {
+            "time": lambda asker, call: self._database.time(),
             "register": self._register,
             "enable": lambda asker, call: self._beat(asker, call, True),
             "disable": lambda asker, call: self._beat(asker, call, False),
@@ -100,18 +101,18 @@ class RegistryService:
         )
         return registered
 
-    async def _beat(self, asker: Asker, session: Session, enabled: bool | None) -> Any:
-        self._require(asker, session.bundle_id, session.instance_id)
+    async def _beat(self, asker: Asker, call: SessionCall, enabled: bool | None) -> Any:
+        self._require(asker, call.bundle_id, call.instance_id)
+        registered = await self._database.beat(call.session, enabled=enabled, deadline=call.deadline)
         if enabled is not None:
-            logger.info(
-                "%s %s, instance %s", "enabled" if enabled else "disabled", session.bundle_id, session.instance_id
-            )
-        return await self._database.beat(session, enabled=enabled)
+            logger.info("%s %s, instance %s", "enabled" if enabled else "disabled", call.bundle_id, call.instance_id)
+        return registered
 
-    async def _leave(self, asker: Asker, session: Session) -> bool:
-        self._require(asker, session.bundle_id, session.instance_id)
-        logger.info("%s leaves, instance %s", session.bundle_id, session.instance_id)
-        return await self._database.leave(session)
+    async def _leave(self, asker: Asker, call: SessionCall) -> bool:
+        self._require(asker, call.bundle_id, call.instance_id)
+        has_left = await self._database.leave(call.session, deadline=call.deadline)
+        logger.info("%s leaves, instance %s", call.bundle_id, call.instance_id)
+        return has_left
 
     def _require(self, asker: Asker, bundle_id: str, instance_id: str) -> None:
         if asker != (bundle_id, instance_id):
