@@ -145,13 +145,27 @@ def test_a_value_that_cannot_work_is_refused(name: str, value: str, say: str) ->
         ({"tls_ca": "a.pem"}, "switch on"),
         ({"cluster_routes": "nats://b:1"}, "needs 'cluster_listen'"),
         ({"nats": "nats://b:1", "cluster_listen": "a:1"}, "names another"),
+        ({"nats": "nats://b:1", "max_connections": "7"}, "'max_connections' is for the NATS that this server starts"),
+        ({"nats": "nats://b:1", "nats_server": "x"}, "'nats_server' is for the NATS that this server starts"),
+        ({"nats": "nats://b:1", "tls_verify": "true", "tls_ca": "a.pem"}, "'tls_verify' is for the NATS"),
         ({"max_pending": "1MiB"}, "never fits"),
+        ({"lease": "0.5"}, "at least 1 second"),
+        ({"store_schema": "shop"}, "'store_schema' is for a 'store' in PostgreSQL"),
         ({"store": "mysql://x/y"}, "must be sqlite:PATH or postgresql://"),
         ({"store": "sqlite:///x"}, "plain path"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(options: dict[str, str], say: str) -> None:
     assert say in refused(options=options)
+
+
+def test_a_secret_of_nodes_needs_a_place_where_they_come() -> None:
+    assert "give both" in refused(environ={"EVENTO_ES_CLUSTER_SECRET": "s"})
+
+
+def test_what_is_said_to_be_its_default_contradicts_nothing() -> None:
+    defaults = {"max_connections": "1024", "tls_verify": "false", "store_schema": "evento", "lease": "1"}
+    assert read_settings({"nats": "nats://b:1", "gateway": "0.0.0.0:3030", **defaults}).nats
 
 
 def test_the_first_of_several_urls_says_how_the_others_are_reached() -> None:

@@ -22,6 +22,9 @@ CONFIG_VARIABLE: Final = "EVENTO_ES_CONFIG"
 
 _PREFIX: Final = "EVENTO_ES_"
 _KEYS: Final = {key.name: key for key in keys()}
+_OF_OWN_NATS: Final = ("max_connections", "nats_server", "tls_verify")
+"""Not ``gateway``, which the container's image sets for everybody."""
+_SHORTEST_LEASE: Final = 1.0
 
 
 class _Given(NamedTuple):
@@ -173,6 +176,13 @@ def _contradictions(settings: ServerSettings) -> Iterator[str]:
         yield "'store' must be sqlite:PATH or postgresql://HOST/DATABASE"
     if scheme == "sqlite" and rest.startswith("//"):
         yield "'store': sqlite: takes a plain path after the colon, such as sqlite:evento.db"
+    if scheme == "sqlite" and _is_set(settings, "store_schema"):
+        yield "'store_schema' is for a 'store' in PostgreSQL: an SQLite file has no schemas"
+    if settings.lease < _SHORTEST_LEASE:
+        yield (
+            f"'lease' must be at least {_SHORTEST_LEASE:g} second: bundles beat three times in it, and one that is "
+            "busy for longer would lose its names"
+        )
 
 
 def _contradictory_tls(settings: ServerSettings) -> Iterator[str]:
@@ -187,10 +197,20 @@ def _contradictory_tls(settings: ServerSettings) -> Iterator[str]:
 def _contradictory_nats(settings: ServerSettings) -> Iterator[str]:
     if settings.nats and (settings.cluster_listen or settings.cluster_routes):
         yield "'cluster_listen' and 'cluster_routes' are for the NATS that this server starts, and 'nats' names another"
+    if settings.nats:
+        for name in _OF_OWN_NATS:
+            if _is_set(settings, name):
+                yield f"{name!r} is for the NATS that this server starts, and 'nats' names another: set it there"
+    if settings.cluster_secret is not None and settings.cluster_listen is None:
+        yield "'cluster_secret' is for other nodes, which come to 'cluster_listen': give both"
     if settings.cluster_routes and settings.cluster_listen is None:
         yield "'cluster_routes' needs 'cluster_listen': other nodes must reach this one too"
     if settings.nats_password is not None and not settings.nats:
         yield "'nats_password' is for the NATS that 'nats' names"
+
+
+def _is_set(settings: ServerSettings, name: str) -> bool:
+    return bool(getattr(settings, name) != ServerSettings.__dataclass_fields__[name].default)
 
 
 def envelope_bytes(payload_limit: int) -> int:

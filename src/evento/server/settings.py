@@ -161,7 +161,9 @@ class ServerSettings:
     ping_interval: float = _key(
         "limits", SECONDS, 15.0, "pause between pings of a silent connection; it is closed after three without answer"
     )
-    lease: float = _key("limits", SECONDS, 15.0, "how long an instance of a bundle counts as alive without a heartbeat")
+    lease: float = _key(
+        "limits", SECONDS, 15.0, "how long an instance of a bundle counts as alive without a heartbeat (at least 1)"
+    )
     fetch_concurrency: int = _key("limits", NUMBER, 4, "reads of the event store at the same time")
 
     nats: tuple[str, ...] = _key(
