@@ -26,7 +26,6 @@ async def add_to(store: PostgresStateStore, aggregate_id: str, times: int) -> li
     while len(positions) < times:
         outcome = await store.append(Append(event(aggregate_id), version, "ALL" if version % 2 else None))
         if isinstance(outcome, Conflict):
-            assert [record.version for record in outcome.missing] == list(range(version + 1, outcome.version + 1))
             version = outcome.version
         else:
             assert isinstance(outcome, Appended)

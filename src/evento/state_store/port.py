@@ -111,11 +111,10 @@ class AlreadyStored(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Conflict(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Decided on an old state. ``missing`` are the aggregate's events after ``expected_version`` (at most a page)."""
+    """Decided on an old state: the versions that the append met. What it lacks is read by :meth:`StateStore.story`."""
 
     version: int
     boundary_version: int
-    missing: tuple[EventRecord, ...] = ()
 
 
 class Deleted(msgspec.Struct, frozen=True, array_like=True, tag=True):

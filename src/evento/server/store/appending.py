@@ -11,7 +11,7 @@ from evento.gateway.nats import Delivery
 from evento.gateway.nats.calls import Answer, encode
 from evento.messages import EventRecord
 from evento.server.store.counters import StoreCounters
-from evento.state_store import AlreadyStored, Append, Appended, AppendOutcome, Conflict, Refused, StateStore
+from evento.state_store import AlreadyStored, Append, Appended, AppendOutcome, Refused, StateStore
 from evento.state_store.remote import wire
 
 __all__ = ["Appending", "require_store"]
@@ -140,10 +140,8 @@ def require_store(store: StateStore, call: wire.Call) -> None:
 
 
 def _shortened(outcome: wire.WireOutcome | None) -> wire.WireOutcome | None:
-    """Leave out what can be read again: events that came along, the details of errors."""
+    """Leave out what can be asked for again: stored events, the details of errors."""
     match outcome:
-        case Conflict(version, boundary_version):
-            return Conflict(version, boundary_version)
         case AlreadyStored(record) if record is not None:
             untold = StoreUnavailable(
                 f"{record.name} is stored already, and too large to be answered with others: ask again with the same id"

@@ -21,7 +21,6 @@ from evento.state_store.port import (
     Deleted,
     LeaseIsLost,
 )
-from evento.state_store.postgres import reader
 from evento.state_store.postgres.arrays import numbers, texts
 from evento.state_store.postgres.connections import Connection
 from evento.state_store.postgres.operations import outcomes, refused
@@ -218,7 +217,7 @@ async def _store_each(
         elif kind == _DELETED:
             answers.append(Deleted(number))
         elif kind == _CONFLICT:
-            answers.append(await _conflict(connection, append, number, counted))
+            answers.append(Conflict(number, counted))
     return answers, head
 
 
@@ -233,11 +232,3 @@ def _answer_known(append: Append, known: AppendOutcome, is_repeated: bool) -> Ap
     if append.expected_boundary_version is None:  # by how much it was counted is not known any more
         return known
     return Appended(known.record, append.expected_boundary_version + 1)
-
-
-async def _conflict(connection: Connection, append: Append, version: int, boundary_version: int) -> Conflict:
-    """Return a conflict with the events that its append lacked, up to the version that it met."""
-    aggregate_id, expected = append.event.aggregate_id, append.expected_version
-    if aggregate_id is None or expected is None or expected >= version:
-        return Conflict(version, boundary_version)
-    return Conflict(version, boundary_version, await reader.missing(connection, aggregate_id, expected, version))

@@ -15,20 +15,14 @@ from evento.state_store.port import EventFilter, Page, Snapshot, StoreInfo, Stor
 from evento.state_store.postgres.connections import Connection
 from evento.state_store.postgres.records import COLUMNS, COLUMNS_WITH_DELETED_AT, records, selected
 
-__all__ = ["event", "fetch", "head", "info", "missing", "search", "story"]
+__all__ = ["event", "fetch", "head", "info", "search", "story"]
 
 _MAX_MERGED_NAMES = 50
 _LOOK_AHEAD = 10
 """How many times its limit a filtering fetch looks ahead at most, so that one call is short whatever matches."""
-MAX_MISSING = 1000
-"""How many missing events a conflict carries at most."""
 
 _HEAD = "SELECT position FROM head"
 _EVENT = f"SELECT {COLUMNS_WITH_DELETED_AT} FROM events WHERE position = $1"
-_MISSING = (
-    f"SELECT {COLUMNS} FROM events WHERE aggregate_id = $1 AND version > $2 AND version <= $3 "
-    f"ORDER BY version LIMIT {MAX_MISSING}"
-)
 # Its first row is about the aggregate, the others are its events.
 _NO_EVENT = ", ".join(["NULL"] * 14)
 _STORY = f"""
@@ -79,11 +73,6 @@ async def event(connection: Connection, position: int) -> EventRecord | None:
     """Return the event at a position."""
     row = await connection.fetchrow(_EVENT, position)
     return None if row is None else EventRecord(*row)
-
-
-async def missing(connection: Connection, aggregate_id: str, after: int, until: int) -> tuple[EventRecord, ...]:
-    """Return a page of the events of an aggregate between two versions, the second inclusive."""
-    return tuple(records(await connection.fetch(_MISSING, aggregate_id, after, until)))
 
 
 async def story(

@@ -31,9 +31,6 @@ from evento.state_store.sqlite.records import COLUMNS, records
 
 __all__ = ["store"]
 
-MAX_MISSING = 1000
-"""How many missing events a conflict carries at most."""
-
 _LOAD = """
 SELECT position, stream,
   (SELECT json_group_array(json_array(aggregate_id, s.stream, version, boundary_version, deleted_at))
@@ -47,7 +44,6 @@ SELECT position, stream,
 FROM head
 """
 _BY_POSITION = f"SELECT {COLUMNS} FROM events WHERE position = ?"
-_MISSING = f"SELECT {COLUMNS} FROM events WHERE stream = ? AND version > ? ORDER BY version LIMIT {MAX_MISSING}"
 
 _MAX_ROWS = 64
 _EVENT_FIELDS = 15
@@ -88,23 +84,12 @@ class _Stream:
         self.changed = False
 
 
-class _Clash:
-    """A conflict whose missing events are read when the batch is written."""
-
-    __slots__ = ("boundary", "expected_version", "stream")
-
-    def __init__(self, stream: _Stream | None, boundary: _Stream | None, expected_version: int | None) -> None:
-        self.stream = stream
-        self.boundary = boundary
-        self.expected_version = expected_version
-
-
 def store(connection: sqlite3.Connection, appends: Sequence[Append], now: int) -> tuple[list[AppendOutcome], int]:
     """Store what can be stored, inside the caller's transaction; return the outcomes in order, and the head."""
     batch = _Batch(connection, appends, now)
-    decided = [batch.decide(append) for append in appends]
+    outcomes = [batch.decide(append) for append in appends]
     batch.write()
-    return [batch.explain(outcome) if isinstance(outcome, _Clash) else outcome for outcome in decided], batch.position
+    return outcomes, batch.position
 
 
 class _Batch:
@@ -134,7 +119,7 @@ class _Batch:
             [record] = records(self._connection, _BY_POSITION, (position,))
             self._known[record.command_id] = AlreadyStored(record, record.name, record.aggregate_id)
 
-    def decide(self, append: Append) -> AppendOutcome | _Clash:
+    def decide(self, append: Append) -> AppendOutcome:
         """Check one append and, if nothing stands against it, add its event to what will be written."""
         event = append.event
         command_id = event.command_id
@@ -153,11 +138,11 @@ class _Batch:
         elif stream.deleted_at is not None:
             return Deleted(stream.deleted_at)
         elif append.expected_version is not None and append.expected_version != stream.version:
-            return _Clash(stream, boundary, append.expected_version)
+            return _conflict(stream, boundary)
         if boundary is not None:
             expected = append.expected_boundary_version
             if expected is not None and expected != boundary.boundary_version:
-                return _Clash(stream, boundary, append.expected_version)
+                return _conflict(stream, boundary)
             boundary.boundary_version += 1
             self._touch(boundary)
         if stream is not None:
@@ -238,17 +223,12 @@ class _Batch:
         _insert(self._connection, _UPSERT_STREAMS, rows, _STREAM_FIELDS)
         self._connection.execute("UPDATE head SET position = ?, stream = ?", (self.position, self._newest_stream))
 
-    def explain(self, clash: _Clash) -> Conflict:
-        """Return a conflict with the versions as the batch leaves them, and the events that its append lacked."""
-        stream = clash.stream
-        missing: list[EventRecord] = []
-        if stream is not None and clash.expected_version is not None and clash.expected_version < stream.version:
-            missing = records(self._connection, _MISSING, (stream.stream, clash.expected_version))
-        return Conflict(
-            stream.version if stream is not None else 0,
-            clash.boundary.boundary_version if clash.boundary is not None else 0,
-            tuple(missing),
-        )
+
+def _conflict(stream: _Stream | None, boundary: _Stream | None) -> Conflict:
+    return Conflict(
+        stream.version if stream is not None else 0,
+        boundary.boundary_version if boundary is not None else 0,
+    )
 
 
 def _insert(connection: sqlite3.Connection, statements: Sequence[str], values: list[Any], fields: int) -> None:

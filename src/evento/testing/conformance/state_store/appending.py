@@ -9,7 +9,7 @@ import pytest
 
 from evento.errors import PayloadError
 from evento.state_store import AlreadyStored, Append, Appended, Conflict, StateStore
-from evento.testing.conformance.state_store.support import StoreTests, append, filled, new_event, stored
+from evento.testing.conformance.state_store.support import StoreTests, append, new_event, stored
 
 __all__ = ["Appending"]
 
@@ -65,11 +65,11 @@ class Appending(StoreTests):
         records = await stored(store, [append(expected=0), append(), append()])
         assert [record.version for record in records] == [1, 2, 3]
 
-    async def test_an_append_on_an_old_version_is_told_what_it_missed(self, store: StateStore) -> None:
-        records = await stored(store, [append(), append("ORD_2"), append(), append()])
+    async def test_an_append_on_an_old_version_is_told_the_current_one(self, store: StateStore) -> None:
+        await stored(store, [append(), append("ORD_2"), append(), append()])
         refused = append(expected=1)
         outcome = await store.append(refused)
-        assert outcome == Conflict(3, 0, (records[2], records[3]))
+        assert outcome == Conflict(3, 0)
         assert await store.head() == 4
         assert await store.lookup(refused.event.command_id) is None
 
@@ -78,14 +78,6 @@ class Appending(StoreTests):
         assert await store.append(append(expected=2)) == Conflict(1, 0)
         assert await store.append(append("ORD_2", expected=1)) == Conflict(0, 0)
         assert await store.head() == 1
-
-    async def test_a_conflict_carries_a_page_of_missing_events_at_most(self, store: StateStore) -> None:
-        records = await filled(store, 1200)
-        outcome = await store.append(append(expected=0))
-        assert isinstance(outcome, Conflict)
-        assert outcome.version == 1200
-        assert 0 < len(outcome.missing) <= 1000
-        assert list(outcome.missing) == records[: len(outcome.missing)]
 
     async def test_of_many_on_one_version_one_wins_each_time(self, store: StateStore) -> None:
         """64 callers that decide again after each conflict end up with versions 1 to 64."""
@@ -98,7 +90,7 @@ class Appending(StoreTests):
                     assert outcome.record.version == version + 1
                     return version + 1
                 assert isinstance(outcome, Conflict)
-                assert [event.version for event in outcome.missing] == list(range(version + 1, outcome.version + 1))
+                assert outcome.version > version
                 version = outcome.version
 
         versions = await asyncio.gather(*(decide_until_stored() for _ in range(64)))

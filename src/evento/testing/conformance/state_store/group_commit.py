@@ -33,10 +33,12 @@ class GroupCommit(StoreTests):
         assert await store.lookup(appends[1].event.command_id) is None
         assert await store.head() == 2
 
-    async def test_a_conflict_with_an_earlier_one_names_it(self, store: StateStore) -> None:
-        first, refused = await asyncio.gather(*[store.append(append(expected=0)) for _ in range(2)])
+    async def test_a_conflict_tells_the_versions_that_the_earlier_ones_made(self, store: StateStore) -> None:
+        appends = [Append(new_event(), expected, "ORD_1", expected) for expected in (0, 0, 1, 1)]
+        first, refused, second, again = await asyncio.gather(*[store.append(one) for one in appends])
         assert isinstance(first, Appended)
-        assert refused == Conflict(1, 0, (first.record,))
+        assert isinstance(second, Appended)
+        assert (refused, again) == (Conflict(1, 1), Conflict(2, 2))
 
     async def test_one_command_id_has_one_event(self, store: StateStore) -> None:
         outcomes = await asyncio.gather(*[store.append(append(expected=0, command_id="twice")) for _ in range(3)])
