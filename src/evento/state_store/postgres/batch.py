@@ -3,11 +3,15 @@
 In most batches every append can be stored. Those are written as sets, and what would take the database longest, which
 version each event has, is counted here: a batch is fine exactly when each stream that it touches is where the appends
 expect it before the first of them. Any other batch is written one append after another.
+
+Either is one statement, which is committed when it is answered. What is read behind it may fail without the connection
+being lost: that concerns the appends it was read for, and takes back nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import asyncpg
 
@@ -21,11 +25,15 @@ from evento.state_store.port import (
     Deleted,
     LeaseIsLost,
 )
+from evento.state_store.postgres import failures
 from evento.state_store.postgres.arrays import numbers, texts
 from evento.state_store.postgres.connections import Connection
 from evento.state_store.postgres.operations import outcomes, refused
 
-__all__ = ["store"]
+__all__ = ["Outcome", "store"]
+
+Outcome: TypeAlias = AppendOutcome | asyncpg.PostgresError
+"""A failure: the command id of the append is known, but what became of it could not be read."""
 
 _T, _I, _B = "::text::text[]", "::text::integer[]", "::text::bigint[]"
 _STREAMS = (_T, _B, _B, _B, _B, _I, _B)
@@ -43,7 +51,7 @@ _STORED, _KNOWN, _REFUSED, _LEASE_LOST, _DELETED, _CONFLICT = range(6)
 
 async def store(
     connection: Connection, lock_key: int, appends: Sequence[Append], *, is_repeated: bool
-) -> tuple[list[AppendOutcome], int | None]:
+) -> tuple[list[Outcome], int | None]:
     """Store what can be stored; return the outcomes in order, and the head if it rose.
 
     ``is_repeated`` says that the batch may have been stored before, and its answer lost: what is found with the event
@@ -143,9 +151,9 @@ class _Streams:
 
     def appended(
         self, appends: Sequence[Append], head_before: int, versions: list[int], boundary_versions: list[int]
-    ) -> list[AppendOutcome]:
+    ) -> list[Outcome]:
         """Return the outcomes, given where the streams were."""
-        stored: list[AppendOutcome] = []
+        stored: list[Outcome] = []
         for append, stream, nth, boundary in zip(appends, self._streams, self._nths, self._boundaries, strict=True):
             head_before += 1
             version = None if stream is None or nth is None else versions[stream - 1] + nth
@@ -186,7 +194,7 @@ def _record(append: Append, position: int, version: int | None) -> EventRecord:
 
 async def _store_each(
     connection: Connection, lock_key: int, appends: Sequence[Append], columns: list[str], is_repeated: bool
-) -> tuple[list[AppendOutcome], int | None]:
+) -> tuple[list[Outcome], int | None]:
     row = await connection.fetchrow(
         _APPEND_EACH,
         lock_key,
@@ -201,8 +209,8 @@ async def _store_each(
     position, kinds, numbers, boundary_versions, errors = row
     head = position + kinds.count(_STORED)
     known = {append.event.command_id for append, kind in zip(appends, kinds, strict=True) if kind == _KNOWN}
-    found = await outcomes(connection, list(known)) if known else {}
-    answers: list[AppendOutcome] = []
+    found = await _outcomes(connection, list(known)) if known else {}
+    answers: list[Outcome] = []
     for at, append in enumerate(appends):
         kind, number, counted = kinds[at], numbers[at], boundary_versions[at]
         if kind == _STORED:
@@ -221,7 +229,16 @@ async def _store_each(
     return answers, head
 
 
-def _answer_known(append: Append, known: AppendOutcome, is_repeated: bool) -> AppendOutcome:
+async def _outcomes(connection: Connection, command_ids: Sequence[str]) -> Mapping[str, Outcome]:
+    try:
+        return await outcomes(connection, command_ids)
+    except asyncpg.PostgresError as error:
+        if failures.is_lost(error):  # then the batch runs again
+            raise
+        return dict.fromkeys(command_ids, error)
+
+
+def _answer_known(append: Append, known: Outcome, is_repeated: bool) -> Outcome:
     """Tell an append that its event is there already or, if it was stored by the first try of this one, that it is."""
     if not is_repeated or not isinstance(known, AlreadyStored) or known.record is None:
         return known

@@ -150,7 +150,12 @@ class Writer:
             return [*await self._append(appends[:half]), *await self._append(appends[half:])]
         if head is not None:
             self._committed(head)
-        return outcomes
+        return [
+            failures.unavailable(outcome, self._connector.address, definite=False)
+            if isinstance(outcome, Exception)
+            else outcome
+            for outcome in outcomes
+        ]
 
     async def _settled(self, work: Callable[[Connection, bool], Awaitable[T]]) -> T:
         """Run ``work``; when its connection is lost, connect and run it again, telling it so, until it is known.
