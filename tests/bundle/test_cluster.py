@@ -98,7 +98,7 @@ async def test_errors_arrive_as_themselves(web: EventoBundle) -> None:
 
 async def test_metadata_and_causes_flow_through_the_cluster(cluster: Cluster, web: EventoBundle) -> None:
     await web.invoker(OrderInvoker).place("ORD_1", "Ann", user="ann")
-    [record] = await cluster.store.search(EventFilter())
+    [record] = (await cluster.store.search(EventFilter())).events
     assert b'"user":"ann"' in record.metadata
     assert record.causation_id == record.command_id
     assert record.correlation_id != record.command_id  # the invocation began it

@@ -133,6 +133,14 @@ def test_a_hundred_events_by_default_and_any_number_on_request(
     assert positions("--limit", "5000", "--after", "3") == list(range(4, 1204))
 
 
+def test_large_events_are_all_listed(cli: Any, tmp_path: Path, fill: Any, event: Callable[..., NewEvent]) -> None:
+    """A few of them are as much as one look at the store gives."""
+    path = tmp_path / "shop.db"
+    fill(path, [Append(event(payload=b'{"text":"%s"}' % (b"x" * 800_000))) for _ in range(12)])
+    result = cli("events", "list", "--json", "--store", f"sqlite:{path}", "--limit", "11")
+    assert [int(found["position"]) for found in result.objects] == list(range(1, 12))
+
+
 def test_the_table_has_a_heading_and_a_line_for_each_event(cli: Any, shop: Path) -> None:
     result = cli("events", "list", "--store", f"sqlite:{shop}")
     heading, *lines = result.out.splitlines()

@@ -33,14 +33,14 @@ BEGIN = (wire.FORMAT, 5.0, ("store", 1))
 OPERATIONS: dict[str, Operation] = {**wire.OPERATIONS, **REGISTRY, "job": wire.JOB}
 CALLS: dict[str, msgspec.Struct] = {
     "append": wire.AppendCall(*BEGIN, [append(), append("ORD_2")]),
-    "story": wire.StoryCall(*BEGIN, "ORD_1", "ORD_1", "f", 3),
+    "story": wire.StoryCall(*BEGIN, "ORD_1", "ORD_1", "f", 3, 1000),
     "fetch": wire.FetchCall(*BEGIN, 0, ("*",), ("A",), 10, 1000),
     "snapshot": wire.SnapshotCall(*BEGIN, Snapshot("ORD_1", 1, "f", b"{}")),
     "lookup": wire.LookupCall(*BEGIN, "c1"),
     "reject": wire.RejectCall(*BEGIN, "c1", ErrorData("CommandRejected", "Full", "full", {"size": 5})),
     "lock": wire.LockCall(*BEGIN, "l", "o", 5.0),
     "renew": wire.RenewCall(*BEGIN, Lease("l", 1), 5.0),
-    "search": wire.SearchCall(*BEGIN, EventFilter(name="A"), 0, None, 10, True),
+    "search": wire.SearchCall(*BEGIN, EventFilter(name="A"), 0, None, 10, True, 1000),
     "purge": wire.PurgeCall(*BEGIN, 5, True),
     "job": wire.JobCall(*BEGIN, True),
     "register": Register(BundleDescription("orders", commands=("A",)), "i1"),

@@ -182,7 +182,7 @@ async def check(store: StateStore, model: Model) -> None:
         assert story.boundary_version == model.boundaries.get(aggregate_id, 0)
         assert story.deleted_at == model.deleted.get(aggregate_id)
         found = await store.search(EventFilter(aggregate_id=aggregate_id), limit=1000)
-        assert [one.position for one in found] == [
+        assert [one.position for one in found.events] == [
             one.position for one in model.left() if one.aggregate_id == aggregate_id
         ]
     for command_id, outcome in model.commands.items():

@@ -40,7 +40,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "head": lambda db, key: reader.head(db),
     "event": lambda db, key: reader.event(db, 1),
-    "story": lambda db, key: reader.story(db, "ORD_1", "ORD_2", "f", 1),
+    "story": lambda db, key: reader.story(db, "ORD_1", "ORD_2", "f", 1, 10**6),
     "fetch": lambda db, key: reader.fetch(db, 0, ["*"], None, 1000, 10**6),
     "fetch contexts": lambda db, key: reader.fetch(db, 0, ["eu-1", "us-*"], None, 1000, 10**6),
     "fetch a name": lambda db, key: reader.fetch(db, 0, ["*"], ["Event1"], 1000, 10**6),
@@ -91,7 +91,7 @@ INDEXES = {
 
 
 def search(criteria: EventFilter, *, descending: bool) -> Operation:
-    return lambda db, key: reader.search(db, criteria, 5, 10**6, 100, descending)
+    return lambda db, key: reader.search(db, criteria, 5, 10**6, 100, descending, 10**6)
 
 
 for title, criteria in FILTERS.items():

@@ -12,8 +12,7 @@ import pytest
 from appending_worker import event
 
 from evento.errors import ErrorData
-from evento.messages import EventRecord
-from evento.state_store import Append, EventFilter, Lease, NewEvent, Snapshot
+from evento.state_store import Append, EventFilter, Found, Lease, NewEvent, Snapshot
 from evento.state_store.sqlite import batch, commands, locks, purge, reader, schema, snapshots
 from evento.state_store.sqlite.connections import open_writer
 
@@ -38,7 +37,7 @@ OPERATIONS: dict[str, Callable[[sqlite3.Connection], object]] = {
     ),
     "head": reader.head,
     "event": lambda db: reader.event(db, 1),
-    "story": lambda db: reader.story(db, "ORD_1", "ORD_2", "f", 1),
+    "story": lambda db: reader.story(db, "ORD_1", "ORD_2", "f", 1, 10**6),
     "fetch": lambda db: reader.fetch(db, 0, ["*"], None, 1000, 10**6),
     "fetch contexts": lambda db: reader.fetch(db, 0, ["eu-1", "us-*"], None, 1000, 10**6),
     "fetch a name": lambda db: reader.fetch(db, 0, ["*"], ["Event1"], 1000, 10**6),
@@ -67,8 +66,8 @@ FILTERS = {
 }
 
 
-def search(criteria: EventFilter, *, descending: bool) -> Callable[[sqlite3.Connection], list[EventRecord]]:
-    return lambda db: reader.search(db, criteria, 5, 10**6, 100, descending)
+def search(criteria: EventFilter, *, descending: bool) -> Callable[[sqlite3.Connection], Found]:
+    return lambda db: reader.search(db, criteria, 5, 10**6, 100, descending, 10**6)
 
 
 for title, criteria in FILTERS.items():

@@ -14,7 +14,7 @@ from evento.bundle.folding import Folder
 from evento.components import ComponentDefinition
 from evento.errors import AggregateDeleted, EventoError, PayloadError
 from evento.messages import DomainCommand, EventRecord, from_micros, now_micros
-from evento.state_store import Snapshot, StateStore, Story
+from evento.state_store import Snapshot, StateStore, Story, story_parts
 
 __all__ = ["AggregateStates", "deleted_error"]
 
@@ -46,15 +46,17 @@ class AggregateStates:
         own = hold is None or hold.boundary == aggregate_id
         if entry is not None and own and entry.boundary_version is not None:
             return entry
-        story = await self._store.story(
+        async for story in story_parts(
+            self._store,
             aggregate_id,
             boundary=aggregate_id if hold is None else hold.boundary,
             fingerprint=None if replay_all or entry is not None else self._fingerprint,
             after_version=0 if entry is None else entry.version,
-        )
-        if story.deleted_at is not None:
-            raise deleted_error(aggregate_id, story.deleted_at)
-        entry = self._folded(story, entry)
+        ):
+            if story.deleted_at is not None:
+                raise deleted_error(aggregate_id, story.deleted_at)
+            entry = self._folded(story, entry)
+        entry = cast(CachedState, entry)  # a story has at least one part
         if hold is not None and not own:
             hold.version = story.boundary_version
             entry.boundary_version = None
@@ -67,7 +69,7 @@ class AggregateStates:
         """
         if entry.confirmed:
             return True
-        story = await self._store.story(aggregate_id, after_version=entry.version)
+        story = await self._store.story(aggregate_id, after_version=entry.version, max_bytes=0)
         return story.version == entry.version
 
     async def keep(
@@ -91,15 +93,16 @@ class AggregateStates:
             entry.since_snapshot = 0
         self._cache.put((self._definition.name, aggregate_id), entry)
 
-    def _folded(self, story: Story, cached: CachedState | None) -> CachedState:
-        if cached is not None:
-            state, since = cached.state, cached.since_snapshot
+    def _folded(self, story: Story, known: CachedState | None) -> CachedState:
+        """Return the state after a part of a story; ``known`` is the one before it, where there is one."""
+        if known is not None:
+            state, since = known.state, known.since_snapshot
         else:
             state, since = None if story.snapshot is None else self._restored(story.snapshot), 0
         state = self._folder.replay(state, story.events)
         return CachedState(
             state,
-            version=story.version,
+            version=story.told,
             boundary_version=story.boundary_version,
             since_snapshot=since + len(story.events),
         )

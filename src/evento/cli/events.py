@@ -151,14 +151,14 @@ async def _print_matches(arguments: argparse.Namespace) -> None:
 async def _matches(
     store: StateStore, criteria: EventFilter, *, after: int, limit: int
 ) -> AsyncIterator[Sequence[EventRecord]]:
-    while limit > 0:
-        asked = min(limit, _PAGE)
-        page = await store.search(criteria, after=after, limit=asked)
-        yield page
-        if len(page) < asked:
-            return
-        after = page[-1].position
-        limit -= len(page)
+    more = True
+    while more and limit > 0:
+        found = await store.search(criteria, after=after, limit=min(limit, _PAGE))
+        yield found.events
+        more = found.more
+        if more:
+            after = found.events[-1].position
+            limit -= len(found.events)
 
 
 async def _follow(arguments: argparse.Namespace) -> None:
@@ -169,10 +169,10 @@ async def _follow(arguments: argparse.Namespace) -> None:
         seen = head if arguments.after is None else arguments.after
         while True:
             while seen < head:
-                page = await store.search(criteria, after=seen, before=head + 1, limit=_PAGE)
-                printer.print(page)
+                found = await store.search(criteria, after=seen, before=head + 1, limit=_PAGE)
+                printer.print(found.events)
                 # Up to the head nothing else matches: a rare event must not make each look start over.
-                seen = page[-1].position if len(page) == _PAGE else head
+                seen = found.events[-1].position if found.more else head
             printer.output.flush()
             head = await store.wait(seen, timeout=_POLL_SECONDS)
             printer.output.check_reader()

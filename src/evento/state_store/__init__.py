@@ -1,6 +1,9 @@
 """The System State Store: the single source of truth, an append-only total order of events."""
 
+from evento.state_store.parts import story_parts
 from evento.state_store.port import (
+    EVENT_OVERHEAD,
+    MAX_READ_BYTES,
     AlreadyStored,
     Append,
     Appended,
@@ -8,6 +11,7 @@ from evento.state_store.port import (
     Conflict,
     Deleted,
     EventFilter,
+    Found,
     Lease,
     LeaseIsLost,
     LookupResult,
@@ -23,6 +27,8 @@ from evento.state_store.port import (
 )
 
 __all__ = [
+    "EVENT_OVERHEAD",
+    "MAX_READ_BYTES",
     "AlreadyStored",
     "Append",
     "AppendOutcome",
@@ -30,6 +36,7 @@ __all__ = [
     "Conflict",
     "Deleted",
     "EventFilter",
+    "Found",
     "Lease",
     "LeaseIsLost",
     "LookupResult",
@@ -42,4 +49,5 @@ __all__ = [
     "StoreInfo",
     "Story",
     "VerifyReport",
+    "story_parts",
 ]

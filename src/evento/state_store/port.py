@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, cast
 
 import msgspec
 
@@ -32,9 +32,12 @@ __all__ = [
     "Appended",
     "Conflict",
     "Deleted",
+    "EVENT_OVERHEAD",
     "EventFilter",
+    "Found",
     "Lease",
     "LeaseIsLost",
+    "MAX_READ_BYTES",
     "LookupResult",
     "NewEvent",
     "Page",
@@ -49,6 +52,13 @@ __all__ = [
 
 MAX_TOMBSTONE_SECONDS = 300.0
 """How long a tombstone refuses a late append: the longest deadline that a request may have."""
+
+MAX_READ_BYTES = 4 * 1024 * 1024
+"""How much one read returns unless it is asked for more or less."""
+
+EVENT_OVERHEAD = 512
+"""What an event counts for beside its payload and its metadata, wherever bytes are bounded: its ids, names, and place
+in memory. So a bound on bytes is one on the number of events, too."""
 
 
 class NewEvent(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -148,10 +158,11 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Story(msgspec.Struct, frozen=True, array_like=True):
-    """What an aggregate's state is made of: a snapshot and the events after it, up to ``version``.
+    """What an aggregate's state is made of: a snapshot and the events after it, up to ``version``, or a part of them.
 
     ``version`` is 0 and ``deleted_at`` None for an aggregate without events. ``boundary_version`` is that of the
-    boundary which was asked for, read in the same instant; 0 when none was.
+    boundary which was asked for, read in the same instant; 0 when none was. The events of a part end before
+    ``version``: :func:`~evento.state_store.story_parts` asks on.
     """
 
     aggregate_id: str
@@ -160,6 +171,18 @@ class Story(msgspec.Struct, frozen=True, array_like=True):
     deleted_at: int | None
     snapshot: Snapshot | None
     events: Sequence[EventRecord]
+
+    @property
+    def told(self) -> int:
+        """The version up to which snapshot and events tell."""
+        if self.events:
+            return cast(int, self.events[-1].version)
+        return self.version if self.snapshot is None else self.snapshot.version
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether this is a part, and the next one begins after the version that is :attr:`told`."""
+        return self.told < self.version
 
 
 class Page(msgspec.Struct, frozen=True, array_like=True):
@@ -173,6 +196,13 @@ class Page(msgspec.Struct, frozen=True, array_like=True):
     events: Sequence[EventRecord]
     scanned_to: int
     head: int
+
+
+class Found(msgspec.Struct, frozen=True, array_like=True):
+    """Events that were searched for. With ``more`` the search was cut by count or bytes: go on beyond the last one."""
+
+    events: Sequence[EventRecord]
+    more: bool
 
 
 class EventFilter(msgspec.Struct, frozen=True, array_like=True):
@@ -271,11 +301,17 @@ class StateStore(Protocol):
         boundary: str | None = None,
         fingerprint: str | None = None,
         after_version: int = 0,
+        max_bytes: int = MAX_READ_BYTES,
     ) -> Story:
-        """Load what an aggregate's state is made of.
+        """Load what an aggregate's state is made of, as of one instant.
 
         With ``fingerprint`` the newest snapshot of that fingerprint is used, unless it is older than
         ``after_version``; events start after the snapshot, or after ``after_version``.
+
+        A story of more than ``max_bytes`` is cut (:attr:`Story.is_cut`), and the rest is asked for with the version
+        that it tells as ``after_version``. The snapshot counts with its state, an event with its payload, its metadata
+        and :data:`EVENT_OVERHEAD`. It tells more than was known in any case: a snapshot or an event is returned, even
+        if it alone is larger.
         """
         ...
 
@@ -286,12 +322,12 @@ class StateStore(Protocol):
         contexts: Sequence[str] = ("*",),
         names: Sequence[str] | None = None,
         limit: int = 1000,
-        max_bytes: int = 4 * 1024 * 1024,
+        max_bytes: int = MAX_READ_BYTES,
     ) -> Page:
         """Read events after a position, in order.
 
         A context may hold ``*`` as a wildcard for any text. ``names`` None means all names. At least one event is
-        returned where one matches, even if it alone is larger than ``max_bytes``.
+        returned where one matches, even if it alone is larger than ``max_bytes``; it counts as in :meth:`story`.
         """
         ...
 
@@ -345,8 +381,12 @@ class StateStore(Protocol):
         before: int | None = None,
         limit: int = 100,
         descending: bool = False,
-    ) -> Sequence[EventRecord]:
+        max_bytes: int = MAX_READ_BYTES,
+    ) -> Found:
         """Return events that match, with positions between ``after`` and ``before`` (both exclusive).
+
+        There are at most ``limit`` of them, or as many as ``max_bytes`` hold, counted as in :meth:`story`: at least
+        one, where one matches and ``limit`` allows it. A server may return fewer: ``more`` tells.
 
         Their ``deleted_at`` says when their aggregate was deleted; other reads, :meth:`event` apart, leave it out.
         """

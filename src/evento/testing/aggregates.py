@@ -17,7 +17,7 @@ from evento.bundle.keys import check_key
 from evento.components import Aggregate, AggregateState, HandlerCall, HandlerKind, Interceptor, Role
 from evento.errors import PayloadError
 from evento.messages import DomainCommand, DomainEvent, EventMessage, EventRecord, seal
-from evento.state_store import Append, StateStore
+from evento.state_store import Append, StateStore, story_parts
 from evento.state_store.sqlite import SqliteStateStore
 from evento.testing.entrance import Entrance
 from evento.testing.events import as_message, new_event
@@ -262,7 +262,8 @@ class _History:
 
     async def _folded(self) -> Any:
         """Return the state, after checking that folding gives the same one whenever it is done."""
-        records = (await self._store.story(self._aggregate_id)).events
+        parts = story_parts(self._store, self._aggregate_id)
+        records = [record async for part in parts for record in part.events]
         folder = Folder(self._subject.definition, self._subject.instance)
         replayed, again = (folder.replay(None, records) for _ in range(2))
         cached = self._cache.take((self._subject.definition.name, self._aggregate_id))

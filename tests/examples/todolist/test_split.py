@@ -22,7 +22,7 @@ async def finished(cluster: Cluster, name: str) -> None:
     """Wait until an event of a name is there."""
     async with asyncio.timeout(30):
         head = 0
-        while not await cluster.store.search(EventFilter(name=name)):
+        while not (await cluster.store.search(EventFilter(name=name))).events:
             head = await cluster.store.wait(head, 1.0)
 
 

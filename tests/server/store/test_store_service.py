@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from math import nan
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from nats_server import nats_server
+from waiting import eventually
 
 from evento.errors import (
     ErrorData,
@@ -25,10 +26,10 @@ from evento.errors import (
 from evento.gateway.nats import NatsConnection
 from evento.gateway.nats.calls import encode
 from evento.server.store import StoreService
-from evento.state_store import Append, Appended, AppendOutcome, EventFilter, Refused, Snapshot
+from evento.state_store import Append, Appended, AppendOutcome, EventFilter, Found, Page, Refused, Snapshot, Story
 from evento.state_store.remote import RemoteStateStore, wire
 from evento.state_store.sqlite import SqliteStateStore
-from evento.testing.conformance.state_store.support import append, filled, new_event, stored
+from evento.testing.conformance.state_store.support import all_found, append, filled, new_event, stored, whole
 
 
 @asynccontextmanager
@@ -77,7 +78,7 @@ async def test_a_call_without_a_deadline_that_makes_sense_is_refused(tmp_path: P
 async def test_nobody_can_ask_for_the_whole_store_at_once(tmp_path: Path, store: SqliteStateStore, limit: int) -> None:
     async with serving(tmp_path, store) as (_, bundle):
         await filled(store, 1500)
-        call = wire.SearchCall(wire.FORMAT, 5.0, None, EventFilter(), 0, None, limit, False)
+        call = wire.SearchCall(wire.FORMAT, 5.0, None, EventFilter(), 0, None, limit, False, 2**62)
         found = await ask(bundle, "search", encode(call))
         assert len(found.events) <= 1000
         page = await ask(bundle, "fetch", encode(wire.FetchCall(wire.FORMAT, 5.0, None, 0, ("*",), None, limit, 2**62)))
@@ -87,8 +88,8 @@ async def test_nobody_can_ask_for_the_whole_store_at_once(tmp_path: Path, store:
 async def test_a_find_of_more_than_one_answer_comes_in_parts(tmp_path: Path, store: SqliteStateStore) -> None:
     async with serving(tmp_path, store) as (_, bundle), RemoteStateStore(bundle) as remote:
         records = await filled(store, 2500)
-        assert list(await remote.search(EventFilter(), limit=2300)) == records[:2300]
-        assert list(await remote.search(EventFilter(), limit=10_000)) == records
+        assert await all_found(remote, EventFilter()) == records
+        assert await all_found(remote, EventFilter(), descending=True) == records[::-1]
 
 
 class Failing(SqliteStateStore):
@@ -147,10 +148,86 @@ async def test_a_story_whose_snapshot_fills_a_message_comes_in_parts(tmp_path: P
         state = b'{"text":"' + b"y" * 60_000 + b'"}'
         assert await remote.snapshot(Snapshot("ORD_1", 3, "f", state))
         story = await remote.story("ORD_1", fingerprint="f")
+        assert (story.told, story.is_cut) == (3, True)
+        story = await whole(remote, fingerprint="f")
         assert story.snapshot is not None
         assert story.snapshot.state == state
         assert list(story.events) == records[3:]
         assert story.version == 5
+
+
+class Counting(SqliteStateStore):
+    """A store that counts the events that it reads."""
+
+    events = 0
+
+    async def story(self, *arguments: Any, **options: Any) -> Story:
+        story = await super().story(*arguments, **options)
+        self.events += len(story.events)
+        return story
+
+    async def search(self, *arguments: Any, **options: Any) -> Found:
+        found = await super().search(*arguments, **options)
+        self.events += len(found.events)
+        return found
+
+    async def fetch(self, *arguments: Any, **options: Any) -> Page:
+        page = await super().fetch(*arguments, **options)
+        self.events += len(page.events)
+        return page
+
+
+async def test_no_event_is_read_twice_however_many_parts_it_takes(tmp_path: Path) -> None:
+    store = Counting(tmp_path / "events.db")
+    async with serving(tmp_path, store, max_payload=65_536) as (service, bundle), RemoteStateStore(bundle) as remote:
+        await filled(store, 500)
+        assert len((await whole(remote)).events) == store.events == 500
+        assert len(await all_found(remote, EventFilter())) == store.events - 500 == 500
+        after = 0
+        while after < 500:
+            after = (await remote.fetch(after)).scanned_to
+        assert store.events == 1500
+        assert service.counters.fetched == 500
+
+
+class Gated(SqliteStateStore):
+    """A store whose reads wait at a gate."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.gate = asyncio.Event()
+        self.running: list[str] = []
+
+    async def story(self, *arguments: Any, **options: Any) -> Story:
+        await self._pass("story")
+        return await super().story(*arguments, **options)
+
+    async def search(self, *arguments: Any, **options: Any) -> Found:
+        await self._pass("search")
+        return await super().search(*arguments, **options)
+
+    async def fetch(self, *arguments: Any, **options: Any) -> Page:
+        await self._pass("fetch")
+        return await super().fetch(*arguments, **options)
+
+    async def _pass(self, name: str) -> None:
+        self.running.append(name)
+        await self.gate.wait()
+
+
+async def test_few_reads_of_many_events_run_at_a_time(tmp_path: Path) -> None:
+    store = Gated(tmp_path / "events.db")
+    async with serving(tmp_path, store, max_fetches=2) as (_, bundle), RemoteStateStore(bundle) as remote:
+        reads: list[Awaitable[Any]] = [remote.story("ORD_1"), remote.search(EventFilter()), remote.fetch(0)]
+        reading = asyncio.gather(*reads, remote.story("ORD_2"), remote.search(EventFilter()), remote.fetch(0))
+        try:
+            await eventually(lambda: len(store.running) >= 2)
+            await remote.lookup("c1")  # asked after them, and answered
+            assert store.running == ["story", "search"]
+        finally:
+            store.gate.set()
+        await reading
+        assert len(store.running) == 6
 
 
 class Slow(SqliteStateStore):
@@ -171,7 +248,7 @@ async def test_leaving_that_is_cancelled_leaves_nothing_behind(tmp_path: Path, t
     store = Slow(tmp_path / "events.db")
     store.asked = asyncio.Event()
     async with serving(tmp_path, store) as (service, bundle):
-        call = encode(wire.StoryCall(wire.FORMAT, 60.0, None, "ORD_1"))
+        call = encode(wire.StoryCall(wire.FORMAT, 60.0, None, "ORD_1", None, None, 0, 1000))
         asking = asyncio.ensure_future(ask(bundle, "story", call))
         await store.asked.wait()
         leaving = asyncio.ensure_future(service.__aexit__())
@@ -196,7 +273,9 @@ async def test_a_call_that_was_meant_for_another_store_is_refused(tmp_path: Path
             with pytest.raises(StoreMismatch, match="must share one PostgreSQL"):
                 await ask(bundle, "append", encode(wire.AppendCall(wire.FORMAT, 5.0, meant, [append()])))
             with pytest.raises(StoreMismatch):
-                await ask(bundle, "story", encode(wire.StoryCall(wire.FORMAT, 5.0, meant, "ORD_1")))
+                await ask(
+                    bundle, "story", encode(wire.StoryCall(wire.FORMAT, 5.0, meant, "ORD_1", None, None, 0, 1000))
+                )
         assert await store.head() == 0
 
 

@@ -74,11 +74,11 @@ class Script:
         """Print the events of the first list, and of its registration, as the System State Store has them."""
         self._say(f"\nThe events of {self._list}:")
         async with SqliteStateStore(str(store), read_only=True) as reader:
-            events = [
-                *await reader.search(EventFilter(aggregate_id=self._list)),
-                *await reader.search(EventFilter(aggregate_id=f"ACT_{RESOURCE_TYPE}_{self._list}")),
+            found = [
+                await reader.search(EventFilter(aggregate_id=aggregate_id))
+                for aggregate_id in (self._list, f"ACT_{RESOURCE_TYPE}_{self._list}")
             ]
-        for event in events:
+        for event in [event for one in found for event in one.events]:
             payload = json.loads(event.payload)
             facts = "  ".join(f"{key}={payload[key]}" for key in _FACTS if key in payload)
             self._say(f"  {event.position:>6}  v{event.version:<3} {event.name:<30} {facts}".rstrip())

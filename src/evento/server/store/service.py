@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
-
-from msgspec.structs import replace
 
 from evento.errors import EventoError, Overloaded, error_to_data
 from evento.gateway.nats import Delivery, NatsConnection, Subscription
@@ -18,7 +16,7 @@ from evento.server.store.appending import Appending, require_store
 from evento.server.store.counters import StoreCounters
 from evento.server.store.head import HeadPublisher
 from evento.server.store.jobs import Jobs
-from evento.state_store import Page, StateStore
+from evento.state_store import Found, Page, StateStore, Story
 from evento.state_store.remote import wire
 
 __all__ = ["StoreService"]
@@ -27,7 +25,6 @@ logger = logging.getLogger("evento.server.store")
 
 QUEUE_GROUP = "evento"
 _MAX_SECONDS = 300.0
-_EVENT_OVERHEAD = 512
 _MAX_FOUND = 1000
 _MAX_PAGE = 100_000
 
@@ -42,7 +39,8 @@ class StoreService:
 
     :param max_reads: operations other than appends that run or wait at a time, and ``max_bytes`` of them. What is
         appended is bounded by the store.
-    :param max_fetches: page reads that run at a time, each up to a page's bytes in memory; others wait among the reads.
+    :param max_fetches: reads of pages, stories and finds that run at a time, each up to half a message of events in
+        memory; others wait among the reads.
     :param payload_limit: the largest payload of an event, in bytes; a larger one is refused with
         :class:`~evento.errors.PayloadError`, alone.
     """
@@ -109,8 +107,8 @@ class StoreService:
     def _operations(self) -> dict[str, Run]:
         store = self._store
         return {
-            "story": self._story,
-            "fetch": self._fetch,
+            "story": self._in_turn(self._story),
+            "fetch": self._in_turn(self._fetch),
             "identity": self._identity,
             "head": lambda call: store.head(),
             "snapshot": lambda call: store.snapshot(call.snapshot),
@@ -119,7 +117,7 @@ class StoreService:
             "lock": lambda call: store.lock(call.lock_id, owner=call.owner, ttl=call.ttl),
             "renew": lambda call: store.renew(call.lease, ttl=call.ttl),
             "unlock": lambda call: store.unlock(call.lease),
-            "search": self._search,
+            "search": self._in_turn(self._search),
             "event": lambda call: store.event(call.position),
             "info": lambda call: store.info(),
             "verify": lambda call: self._jobs.start(store.verify),
@@ -130,46 +128,45 @@ class StoreService:
             ),
         }
 
+    def _in_turn(self, read: Run) -> Run:
+        """Let few reads of many events run at a time."""
+
+        async def run(call: Any) -> Any:
+            async with self._fetches:
+                await self._connection.writable()  # answers that nobody takes yet must not gather here
+                return await read(call)
+
+        return run
+
     async def _fetch(self, call: wire.FetchCall) -> Page:
-        async with self._fetches:
-            await self._connection.writable()  # answers that nobody takes yet must not gather here
-            page = await self._store.fetch(
-                call.after,
-                contexts=call.contexts,
-                names=call.names,
-                limit=min(call.limit, _MAX_PAGE),
-                max_bytes=min(call.max_bytes, self._room),
-            )
-        fitting = fit(page.events, self._room)
-        if fitting < len(page.events):
-            events = page.events[:fitting]
-            page = replace(page, events=events, scanned_to=events[-1].position)
+        page = await self._store.fetch(
+            call.after,
+            contexts=call.contexts,
+            names=call.names,
+            limit=min(call.limit, _MAX_PAGE),
+            max_bytes=min(call.max_bytes, self._room),
+        )
         self.counters.fetched += len(page.events)
         return page
 
-    async def _story(self, call: wire.StoryCall) -> wire.PartialStory:
-        story = await self._store.story(
+    async def _story(self, call: wire.StoryCall) -> Story:
+        return await self._store.story(
             call.aggregate_id,
             boundary=call.boundary,
             fingerprint=call.fingerprint,
             after_version=call.after_version,
+            max_bytes=min(call.max_bytes, self._room),
         )
-        if story.snapshot is None:
-            fitting = fit(story.events, self._room)
-        else:
-            fitting = fit(story.events, self._room - len(story.snapshot.state), least=0)
-        if fitting == len(story.events):
-            return wire.PartialStory(story)
-        return wire.PartialStory(replace(story, events=story.events[:fitting]), more=True)
 
-    async def _search(self, call: wire.SearchCall) -> wire.Found:
-        limit = max(0, min(call.limit, _MAX_FOUND))
-        events = await self._store.search(
-            call.criteria, after=call.after, before=call.before, limit=limit, descending=call.descending
+    async def _search(self, call: wire.SearchCall) -> Found:
+        return await self._store.search(
+            call.criteria,
+            after=call.after,
+            before=call.before,
+            limit=min(call.limit, _MAX_FOUND),
+            descending=call.descending,
+            max_bytes=min(call.max_bytes, self._room),
         )
-        fitting = fit(events, self._room)
-        is_cut = fitting < len(events) or limit <= len(events) < call.limit
-        return wire.Found(list(events[:fitting]), more=is_cut and fitting > 0)
 
     async def _identity(self, call: wire.Call) -> wire.Identity:
         return wire.Identity(self._store.store_id, self._store.epoch, await self._store.head())
@@ -227,12 +224,3 @@ class StoreService:
     def _stored(self, record: EventRecord) -> None:
         self.counters.head = max(self.counters.head, record.position)
         self._head.stored(record)
-
-
-def fit(events: Sequence[EventRecord], room: int, *, least: int = 1) -> int:
-    """Return how many of the first events fit into ``room`` bytes: at least one, or what is given."""
-    for number, event in enumerate(events):
-        room -= len(event.payload) + len(event.metadata) + _EVENT_OVERHEAD
-        if room < 0:
-            return max(number, least)
-    return len(events)

@@ -11,9 +11,9 @@ from functools import lru_cache
 from typing import Any
 
 from evento.messages import EventRecord
-from evento.state_store.port import EventFilter, Page, Snapshot, StoreInfo, Story
+from evento.state_store.port import EVENT_OVERHEAD, EventFilter, Found, Page, Snapshot, StoreInfo, Story
 from evento.state_store.postgres.connections import Connection
-from evento.state_store.postgres.records import COLUMNS, COLUMNS_WITH_DELETED_AT, records, selected
+from evento.state_store.postgres.records import records, selected, selected_with_deleted_at
 
 __all__ = ["event", "fetch", "head", "info", "search", "story"]
 
@@ -22,13 +22,36 @@ _LOOK_AHEAD = 10
 """How many times its limit a filtering fetch looks ahead at most, so that one call is short whatever matches."""
 
 _HEAD = "SELECT position FROM head"
-_EVENT = f"SELECT {COLUMNS_WITH_DELETED_AT} FROM events WHERE position = $1"
+_EVENT = f"SELECT {selected_with_deleted_at('events')} FROM events WHERE position = $1"
+
+
+def _up_to(rows: str, max_bytes: str, *, limit: str, order: str, columns: str) -> str:
+    """Return a SELECT of those rows of ``events`` that come first by ``order``, up to ``max_bytes`` and one beyond.
+
+    Their running size comes first, then ``columns`` of the table "sized". No more rows are looked at than such bytes
+    can hold, and of those that are not returned, no text is read: its size stands in the row.
+    """
+    return f"""
+    SELECT running, {columns} FROM (
+      SELECT *, sum(size) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS running FROM (
+        SELECT *, octet_length(payload) + octet_length(metadata) + {EVENT_OVERHEAD} AS size FROM ({rows}) AS wanted
+        ORDER BY {order} LIMIT least({limit}, {max_bytes} / {EVENT_OVERHEAD} + 1)
+      ) AS found
+    ) AS sized WHERE running - size <= {max_bytes}
+    """
+
+
 # Its first row is about the aggregate, the others are its events.
-_NO_EVENT = ", ".join(["NULL"] * 14)
+_NO_EVENT = ", ".join(["NULL"] * 15)
+_EVENTS_OF_STORY = """
+SELECT * FROM events
+WHERE aggregate_id = $1 AND version > coalesce(header.snapshot_version, $4) AND version <= header.stream_version
+"""
 _STORY = f"""
 WITH header AS MATERIALIZED (
   SELECT s.version AS stream_version, s.deleted_at, b.boundary_version,
-    p.version AS snapshot_version, convert_to(p.state, 'UTF8') AS state, p.updated_at
+    p.version AS snapshot_version, convert_to(p.state, 'UTF8') AS state, p.updated_at,
+    greatest($5::bigint - coalesce(octet_length(p.state), 0), -1) AS room
   FROM (SELECT) AS one
   LEFT JOIN streams AS s ON s.aggregate_id = $1
   LEFT JOIN streams AS b ON b.aggregate_id = $2
@@ -37,14 +60,11 @@ WITH header AS MATERIALIZED (
 )
 SELECT true AS is_header, header.*, {_NO_EVENT} FROM header
 UNION ALL
-SELECT false, NULL, NULL, NULL, NULL, NULL, NULL, e.* FROM header CROSS JOIN LATERAL (
-  SELECT {COLUMNS} FROM events
-  WHERE aggregate_id = $1 AND version > coalesce(header.snapshot_version, $4)
-    AND version <= header.stream_version
-  ORDER BY version
+SELECT false, NULL, NULL, NULL, NULL, NULL, NULL, NULL, e.* FROM header CROSS JOIN LATERAL (
+  {_up_to(_EVENTS_OF_STORY, "header.room", limit="NULL", order="version", columns=selected("sized"))}
 ) AS e
 """
-_HEADER_FIELDS = 7
+_HEADER_FIELDS = 8
 _INFO = """
 SELECT store_id, epoch, schema_version, position,
   position - (SELECT coalesce(sum(last - first + 1), 0) FROM purged_ranges)::bigint,
@@ -76,16 +96,23 @@ async def event(connection: Connection, position: int) -> EventRecord | None:
 
 
 async def story(
-    connection: Connection, aggregate_id: str, boundary: str | None, fingerprint: str | None, after_version: int
+    connection: Connection,
+    aggregate_id: str,
+    boundary: str | None,
+    fingerprint: str | None,
+    after_version: int,
+    max_bytes: int,
 ) -> Story:
     """Return snapshot and events of an aggregate."""
-    rows = await connection.fetch(_STORY, aggregate_id, boundary, fingerprint, after_version)
+    rows = await connection.fetch(_STORY, aggregate_id, boundary, fingerprint, after_version, max(0, max_bytes))
     at = next(number for number, row in enumerate(rows) if row[0])
-    _, version, deleted_at, boundary_version, snapshot_version, state, updated_at = rows.pop(at)[:_HEADER_FIELDS]
+    header = rows.pop(at)[1:_HEADER_FIELDS]
+    version, deleted_at, boundary_version, snapshot_version, state, updated_at, room = header
     snapshot = None
     if fingerprint is not None and snapshot_version is not None:
         snapshot = Snapshot(aggregate_id, snapshot_version, fingerprint, state, updated_at)
-    events = records(row[_HEADER_FIELDS:] for row in rows)
+    _cut(rows, _HEADER_FIELDS, room, least=0 if snapshot else 1)
+    events = records(row[_HEADER_FIELDS + 1 :] for row in rows)
     return Story(aggregate_id, version or 0, boundary_version or 0, deleted_at, snapshot, events)
 
 
@@ -107,7 +134,7 @@ async def fetch(
     merging = wanted is not None and len(wanted) <= _MAX_MERGED_NAMES
     selective = patterns is not None or (wanted is not None and not merging)
     window = _LOOK_AHEAD * limit if selective else None
-    arguments: list[Any] = [after, window, limit, max_bytes]
+    arguments: list[Any] = [after, window, limit, max_bytes := max(0, max_bytes)]
     if patterns is not None:
         arguments.append(patterns)
     if wanted is not None:
@@ -120,12 +147,18 @@ async def fetch(
     until = newest if window is None else min(newest, after + window)
     if rows[0][2] is None:
         return Page((), until, newest)
-    is_cut = rows[-1][1] > max_bytes
-    if is_cut and len(rows) > 1:  # the last one is beyond what was asked for
-        rows.pop()
+    is_cut = _cut(rows, 1, max_bytes)
     if is_cut or len(rows) == limit:
         until = rows[-1][2]
     return Page([EventRecord(*row[2:]) for row in rows], until, newest)
+
+
+def _cut(rows: list[Any], running: int, max_bytes: int, *, least: int = 1) -> bool:
+    """Take off the row beyond ``max_bytes``, unless it is one of the ``least``, and say whether there was one."""
+    is_cut = bool(rows) and rows[-1][running] > max_bytes
+    if is_cut and len(rows) > least:
+        rows.pop()
+    return is_cut
 
 
 @lru_cache(maxsize=256)
@@ -152,16 +185,8 @@ def _fetch(merged_names: int, with_names: bool, with_contexts: bool) -> str:
         order = "position"
         names = f'AND (name COLLATE "POSIX") = ANY (${number}::text[])' if with_names else ""
         ranges = f"SELECT * FROM events WHERE position > $1 AND position <= {until} {names} {contexts}"
-    return f"""
-    SELECT head.position, page.* FROM head LEFT JOIN LATERAL (
-      SELECT running, {selected("sized")} FROM (
-        SELECT *, octet_length(payload) + octet_length(metadata) AS size,
-          sum(octet_length(payload) + octet_length(metadata))
-            OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS running
-        FROM (SELECT * FROM ({ranges}) AS wanted ORDER BY {order} LIMIT $3) AS found
-      ) AS sized WHERE running - size <= $4
-    ) AS page ON true
-    """
+    page = _up_to(ranges, "$4::bigint", limit="$3::bigint", order=order, columns=selected("sized"))
+    return f"SELECT head.position, page.* FROM head LEFT JOIN LATERAL ({page}) AS page ON true"
 
 
 def _like(pattern: str) -> str:
@@ -171,15 +196,24 @@ def _like(pattern: str) -> str:
 
 
 async def search(
-    connection: Connection, criteria: EventFilter, after: int, before: int | None, limit: int, descending: bool
-) -> list[EventRecord]:
+    connection: Connection,
+    criteria: EventFilter,
+    after: int,
+    before: int | None,
+    limit: int,
+    descending: bool,
+    max_bytes: int,
+) -> Found:
     """Return matching events, found by the index of the most selective condition."""
-    sql, arguments = _search(criteria, after, before, limit, descending)
-    return records(await connection.fetch(sql, *arguments))
+    limit, max_bytes = max(0, limit), max(0, max_bytes)
+    sql, arguments = _search(criteria, after, before, limit, descending, max_bytes)
+    rows = await connection.fetch(sql, *arguments)
+    is_cut = _cut(rows, 0, max_bytes)
+    return Found(records(row[1:] for row in rows), more=is_cut or 0 < len(rows) == limit)
 
 
 def _search(
-    criteria: EventFilter, after: int, before: int | None, limit: int, descending: bool
+    criteria: EventFilter, after: int, before: int | None, limit: int, descending: bool, max_bytes: int
 ) -> tuple[str, list[Any]]:
     # The first condition that is given chooses the index, the others filter: "IS NOT DISTINCT FROM" is an equality that
     # no index serves; "timestamp + 0" and "position - 0" are in none.
@@ -210,8 +244,11 @@ def _search(
     conditions.append(f"{place} > {bound(after)}")
     if before is not None:
         conditions.append(f"{place} < {bound(before)}")
-    sql = (
-        f"SELECT {COLUMNS_WITH_DELETED_AT} FROM events WHERE {' AND '.join(conditions)} "
-        f"ORDER BY {order} {'DESC' if descending else 'ASC'} LIMIT {bound(limit)}"
+    sql = _up_to(
+        f"SELECT *, {order} AS place FROM events WHERE {' AND '.join(conditions)}",
+        f"{bound(max_bytes)}::bigint",
+        limit=f"{bound(limit)}::bigint",
+        order=f"place {'DESC' if descending else 'ASC'}",
+        columns=selected_with_deleted_at("sized"),
     )
     return sql, arguments

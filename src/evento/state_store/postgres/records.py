@@ -7,7 +7,7 @@ from typing import Any
 
 from evento.messages import EventRecord
 
-__all__ = ["COLUMNS", "COLUMNS_WITH_DELETED_AT", "records", "selected"]
+__all__ = ["COLUMNS", "records", "selected", "selected_with_deleted_at"]
 
 _FIELDS = (
     "position, context, aggregate_id, version, name, schema_version, kind, payload, metadata, event_id, command_id, "
@@ -23,10 +23,13 @@ def selected(table: str) -> str:
     )
 
 
+def selected_with_deleted_at(table: str) -> str:
+    """Return :func:`selected`, and when the event's aggregate was deleted."""
+    deleted_at = f"(SELECT streams.deleted_at FROM streams WHERE streams.aggregate_id = {table}.aggregate_id)"
+    return f"{selected(table)}, {deleted_at}"
+
+
 COLUMNS = selected("events")
-COLUMNS_WITH_DELETED_AT = (
-    f"{COLUMNS}, (SELECT streams.deleted_at FROM streams WHERE streams.aggregate_id = events.aggregate_id)"
-)
 
 
 def records(rows: Iterable[Sequence[Any]]) -> list[EventRecord]:

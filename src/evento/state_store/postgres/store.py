@@ -11,9 +11,12 @@ from typing import TypeVar
 from evento.errors import ErrorData, StoreUnavailable
 from evento.messages import EventRecord, new_id
 from evento.state_store.port import (
+    EVENT_OVERHEAD,
+    MAX_READ_BYTES,
     Append,
     AppendOutcome,
     EventFilter,
+    Found,
     Lease,
     LookupResult,
     Page,
@@ -36,7 +39,6 @@ from evento.state_store.waiting import uncancelled
 __all__ = ["PostgresStateStore"]
 
 T = TypeVar("T")
-_EVENT_OVERHEAD = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ class PostgresStateStore:
     def append(self, append: Append) -> asyncio.Future[AppendOutcome]:
         """Queue one append and return the future of its outcome."""
         event = append.event
-        return self._writer().submit(append, len(event.payload) + len(event.metadata) + _EVENT_OVERHEAD)
+        return self._writer().submit(append, len(event.payload) + len(event.metadata) + EVENT_OVERHEAD)
 
     async def story(
         self,
@@ -157,9 +159,12 @@ class PostgresStateStore:
         boundary: str | None = None,
         fingerprint: str | None = None,
         after_version: int = 0,
+        max_bytes: int = MAX_READ_BYTES,
     ) -> Story:
         """Load what an aggregate's state is made of, as of one instant."""
-        return await self._run(lambda db: reader.story(db, aggregate_id, boundary, fingerprint, after_version))
+        return await self._run(
+            lambda db: reader.story(db, aggregate_id, boundary, fingerprint, after_version, max_bytes)
+        )
 
     async def fetch(
         self,
@@ -168,7 +173,7 @@ class PostgresStateStore:
         contexts: Sequence[str] = ("*",),
         names: Sequence[str] | None = None,
         limit: int = 1000,
-        max_bytes: int = 4 * 1024 * 1024,
+        max_bytes: int = MAX_READ_BYTES,
     ) -> Page:
         """Read events after a position, in order."""
         return await self._run(lambda db: reader.fetch(db, after, contexts, names, limit, max_bytes))
@@ -195,7 +200,7 @@ class PostgresStateStore:
 
     async def reject(self, command_id: str, error: ErrorData) -> LookupResult:
         """Write a tombstone for a command id, unless it has an outcome."""
-        known: LookupResult = await self._writer().submit(Rejection(command_id, error), _EVENT_OVERHEAD)
+        known: LookupResult = await self._writer().submit(Rejection(command_id, error), EVENT_OVERHEAD)
         return known
 
     async def lock(self, lock_id: str, *, owner: str, ttl: float) -> Lease | None:
@@ -222,9 +227,10 @@ class PostgresStateStore:
         before: int | None = None,
         limit: int = 100,
         descending: bool = False,
-    ) -> Sequence[EventRecord]:
+        max_bytes: int = MAX_READ_BYTES,
+    ) -> Found:
         """Return events that match, with positions between ``after`` and ``before`` (both exclusive)."""
-        return await self._run(lambda db: reader.search(db, criteria, after, before, limit, descending))
+        return await self._run(lambda db: reader.search(db, criteria, after, before, limit, descending, max_bytes))
 
     async def event(self, position: int) -> EventRecord | None:
         """Return the event at a position; None when there is none, or it was purged."""

@@ -13,11 +13,9 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeAlias
 
 from evento.errors import EventoError, Overloaded, PayloadError, StoreUnavailable
-from evento.state_store.port import Append, AppendOutcome
+from evento.state_store.port import EVENT_OVERHEAD, Append, AppendOutcome
 
 __all__ = ["AppendQueue"]
-
-_OVERHEAD = 512
 
 Outcome: TypeAlias = AppendOutcome | EventoError
 Send: TypeAlias = Callable[[Sequence[Append]], Awaitable[Sequence[Outcome]]]
@@ -76,7 +74,7 @@ class AppendQueue:
         :raises Overloaded: too much waits already.
         """
         event = append.event
-        size = len(event.payload) + len(event.metadata) + _OVERHEAD
+        size = len(event.payload) + len(event.metadata) + EVENT_OVERHEAD
         if self._jobs >= self._max_queued or (self._jobs and self._bytes + size > self._max_queued_bytes):
             raise Overloaded(
                 f"{event.name} was not stored: {self._jobs} appends ({self._bytes} bytes) of this bundle wait for the "

@@ -6,18 +6,18 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import Any, TypeAlias, cast
-
-from msgspec.structs import replace
+from typing import Any, TypeAlias
 
 from evento.errors import ErrorData, EventoError, StoreMismatch, StoreUnavailable
 from evento.gateway.nats import NatsConnection
 from evento.gateway.nats.calls import Operation
 from evento.messages import EventRecord
 from evento.state_store.port import (
+    MAX_READ_BYTES,
     Append,
     AppendOutcome,
     EventFilter,
+    Found,
     Lease,
     LookupResult,
     Page,
@@ -129,18 +129,12 @@ class RemoteStateStore:
         boundary: str | None = None,
         fingerprint: str | None = None,
         after_version: int = 0,
+        max_bytes: int = MAX_READ_BYTES,
     ) -> Story:
         """Load what an aggregate's state is made of, as of one instant."""
-        call = wire.StoryCall(*self._begin(), aggregate_id, boundary, fingerprint, after_version)
-        part: wire.PartialStory = await self._call("story", call)
-        story, events = part.story, list(part.story.events)
-        while part.more:  # too long for one message: what follows is newer, and tells the versions of its instant
-            last = events[-1] if events else cast(Snapshot, story.snapshot)
-            call = wire.StoryCall(*self._begin(), aggregate_id, boundary, None, cast(int, last.version))
-            part = await self._call("story", call)
-            events += part.story.events
-            story = replace(part.story, snapshot=story.snapshot)
-        return replace(story, events=events)
+        call = wire.StoryCall(*self._begin(), aggregate_id, boundary, fingerprint, after_version, max_bytes)
+        story: Story = await self._call("story", call)
+        return story
 
     async def fetch(
         self,
@@ -149,7 +143,7 @@ class RemoteStateStore:
         contexts: Sequence[str] = ("*",),
         names: Sequence[str] | None = None,
         limit: int = 1000,
-        max_bytes: int = 4 * 1024 * 1024,
+        max_bytes: int = MAX_READ_BYTES,
     ) -> Page:
         """Read events after a position, in order."""
         call = wire.FetchCall(*self._begin(), after, contexts, names, limit, max_bytes)
@@ -220,19 +214,11 @@ class RemoteStateStore:
         before: int | None = None,
         limit: int = 100,
         descending: bool = False,
-    ) -> Sequence[EventRecord]:
+        max_bytes: int = MAX_READ_BYTES,
+    ) -> Found:
         """Return events that match, with positions between ``after`` and ``before`` (both exclusive)."""
-        found: list[EventRecord] = []
-        more = True
-        while more:
-            call = wire.SearchCall(*self._begin(), criteria, after, before, limit - len(found), descending)
-            part: wire.Found = await self._call("search", call)
-            found += part.events
-            more = part.more
-            if more and descending:
-                before = found[-1].position
-            elif more:
-                after = found[-1].position
+        call = wire.SearchCall(*self._begin(), criteria, after, before, limit, descending, max_bytes)
+        found: Found = await self._call("search", call)
         return found
 
     async def event(self, position: int) -> EventRecord | None:

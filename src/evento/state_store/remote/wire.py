@@ -22,6 +22,7 @@ from evento.state_store.port import (
     Conflict,
     Deleted,
     EventFilter,
+    Found,
     Lease,
     LeaseIsLost,
     LookupResult,
@@ -44,7 +45,6 @@ __all__ = [
     "EventCall",
     "Failed",
     "FetchCall",
-    "Found",
     "HeadNotice",
     "Identity",
     "JobCall",
@@ -52,7 +52,6 @@ __all__ = [
     "JobStatus",
     "LockCall",
     "LookupCall",
-    "PartialStory",
     "PurgeCall",
     "RejectCall",
     "RenewCall",
@@ -95,9 +94,10 @@ class StoryCall(Call, frozen=True, array_like=True):
     """The arguments of ``story``."""
 
     aggregate_id: str
-    boundary: str | None = None
-    fingerprint: str | None = None
-    after_version: int = 0
+    boundary: str | None
+    fingerprint: str | None
+    after_version: int
+    max_bytes: int
 
 
 class FetchCall(Call, frozen=True, array_like=True):
@@ -158,6 +158,7 @@ class SearchCall(Call, frozen=True, array_like=True):
     before: int | None
     limit: int
     descending: bool
+    max_bytes: int
 
 
 class EventCall(Call, frozen=True, array_like=True):
@@ -193,23 +194,6 @@ class Stored(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     position: int
     version: int | None
     boundary_version: int
-
-
-class PartialStory(msgspec.Struct, frozen=True, array_like=True):
-    """A story, or as much of it as one message holds.
-
-    With ``more``, ask again after the version of its last event, or of its snapshot where there are no events.
-    """
-
-    story: Story
-    more: bool = False
-
-
-class Found(msgspec.Struct, frozen=True, array_like=True):
-    """Events that were searched for, or as many as one message holds: with ``more``, ask for those beyond the last."""
-
-    events: list[EventRecord]
-    more: bool = False
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -248,7 +232,7 @@ WireOutcome: TypeAlias = Stored | AlreadyStored | Conflict | Deleted | Refused |
 
 OPERATIONS = {
     "append": Operation(AppendCall, list[WireOutcome], format=FORMAT),
-    "story": Operation(StoryCall, PartialStory, format=FORMAT),
+    "story": Operation(StoryCall, Story, format=FORMAT),
     "fetch": Operation(FetchCall, Page, format=FORMAT),
     "identity": Operation(Call, Identity, format=FORMAT),
     "head": Operation(Call, int, format=FORMAT),

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from evento.messages import EventRecord
-from evento.state_store.port import EventFilter, Page, Snapshot, StoreInfo, Story
+from evento.state_store.port import EventFilter, Found, Page, Snapshot, StoreInfo, Story
 from evento.state_store.sqlite.records import COLUMNS, COLUMNS_WITH_DELETED_AT, cut, records
 
 __all__ = ["event", "fetch", "head", "info", "search", "story"]
@@ -64,6 +64,7 @@ def story(
     boundary: str | None,
     fingerprint: str | None,
     after_version: int,
+    max_bytes: int,
 ) -> Story:
     """Return snapshot and events of an aggregate; inside a transaction, so that they are of one instant."""
     stream, version, deleted_at, boundary_version = connection.execute(_STREAMS, (aggregate_id, boundary)).fetchone()
@@ -75,11 +76,14 @@ def story(
             if row:
                 snapshot = Snapshot(*row)
                 after_version = snapshot.version
+                max_bytes -= len(snapshot.state)
         if after_version < version:
-            events = records(
+            events, _ = cut(
                 connection,
                 f"SELECT {COLUMNS} FROM events WHERE stream = ? AND version > ? ORDER BY version",
                 (stream, after_version),
+                max_bytes,
+                least=0 if snapshot else 1,
             )
     return Story(aggregate_id, version or 0, boundary_version or 0, deleted_at, snapshot, events)
 
@@ -158,7 +162,8 @@ def search(
     before: int | None,
     limit: int,
     descending: bool,
-) -> list[EventRecord]:
+    max_bytes: int,
+) -> Found:
     """Return matching events, found by the index of the most selective condition."""
     conditions = ["events.position > ?"]
     parameters: list[Any] = [after]
@@ -177,9 +182,11 @@ def search(
     parameters += [value for _, _, value in given]
     index = f"INDEXED BY {given[0][1]}" if given else ""
     order = "version" if criteria.aggregate_id is not None else "events.position"
-    return records(
+    found, is_cut = cut(
         connection,
         f"SELECT {COLUMNS_WITH_DELETED_AT} FROM events {index} WHERE {' AND '.join(conditions)} "
         f"ORDER BY {order} {'DESC' if descending else 'ASC'} LIMIT ?",
-        (*parameters, limit),
+        (*parameters, max(0, limit)),
+        max_bytes,
     )
+    return Found(found, more=is_cut or 0 < len(found) == limit)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from evento.messages import EventRecord
+from evento.state_store.port import EVENT_OVERHEAD
 
 __all__ = ["COLUMNS", "COLUMNS_WITH_DELETED_AT", "cut", "records"]
 
@@ -25,15 +26,15 @@ def records(connection: sqlite3.Connection, sql: str, parameters: Iterable[Any])
 
 
 def cut(
-    connection: sqlite3.Connection, sql: str, parameters: Iterable[Any], max_bytes: int
+    connection: sqlite3.Connection, sql: str, parameters: Iterable[Any], max_bytes: int, *, least: int = 1
 ) -> tuple[list[EventRecord], bool]:
     """Return the records of a SELECT up to ``max_bytes``, at least one, and whether that left some out."""
     found: list[EventRecord] = []
     size = 0
     cursor = connection.execute(sql, tuple(parameters))
     for row in cursor:
-        size += len(row[_PAYLOAD]) + len(row[_METADATA])
-        if size > max_bytes and found:
+        size += len(row[_PAYLOAD]) + len(row[_METADATA]) + EVENT_OVERHEAD
+        if size > max_bytes and len(found) >= least:
             cursor.close()
             return found, True
         found.append(EventRecord(*row))

@@ -16,9 +16,12 @@ from evento.databases import steady_clock
 from evento.errors import ErrorData, StoreUnavailable
 from evento.messages import EventRecord
 from evento.state_store.port import (
+    EVENT_OVERHEAD,
+    MAX_READ_BYTES,
     Append,
     AppendOutcome,
     EventFilter,
+    Found,
     Lease,
     LookupResult,
     Page,
@@ -40,7 +43,6 @@ __all__ = ["SqliteStateStore"]
 
 T = TypeVar("T")
 _READERS = 2
-_EVENT_OVERHEAD = 512
 _POLL_SECONDS = 0.05
 
 
@@ -129,7 +131,7 @@ class SqliteStateStore:
         if not self._open or self._writes is None:
             raise self._not_writable()
         event = append.event
-        return self._writes.submit(append, len(event.payload) + len(event.metadata) + _EVENT_OVERHEAD)
+        return self._writes.submit(append, len(event.payload) + len(event.metadata) + EVENT_OVERHEAD)
 
     async def story(
         self,
@@ -138,9 +140,12 @@ class SqliteStateStore:
         boundary: str | None = None,
         fingerprint: str | None = None,
         after_version: int = 0,
+        max_bytes: int = MAX_READ_BYTES,
     ) -> Story:
         """Load what an aggregate's state is made of, as of one instant."""
-        return await self._read(lambda db, now: reader.story(db, aggregate_id, boundary, fingerprint, after_version))
+        return await self._read(
+            lambda db, now: reader.story(db, aggregate_id, boundary, fingerprint, after_version, max_bytes)
+        )
 
     async def fetch(
         self,
@@ -149,7 +154,7 @@ class SqliteStateStore:
         contexts: Sequence[str] = ("*",),
         names: Sequence[str] | None = None,
         limit: int = 1000,
-        max_bytes: int = 4 * 1024 * 1024,
+        max_bytes: int = MAX_READ_BYTES,
     ) -> Page:
         """Read events after a position, in order."""
         return await self._read(lambda db, now: reader.fetch(db, after, contexts, names, limit, max_bytes))
@@ -201,9 +206,12 @@ class SqliteStateStore:
         before: int | None = None,
         limit: int = 100,
         descending: bool = False,
-    ) -> Sequence[EventRecord]:
+        max_bytes: int = MAX_READ_BYTES,
+    ) -> Found:
         """Return events that match, with positions between ``after`` and ``before`` (both exclusive)."""
-        return await self._read(lambda db, now: reader.search(db, criteria, after, before, limit, descending))
+        return await self._read(
+            lambda db, now: reader.search(db, criteria, after, before, limit, descending, max_bytes)
+        )
 
     async def event(self, position: int) -> EventRecord | None:
         """Return the event at a position; None when there is none, or it was purged."""

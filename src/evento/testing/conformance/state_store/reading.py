@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from evento.messages import EventRecord
-from evento.state_store import Append, StateStore
+from evento.state_store import EVENT_OVERHEAD, Append, StateStore
 from evento.testing.conformance.state_store.support import StoreTests, append, filled, new_event, stored
 
 __all__ = ["Reading"]
@@ -71,15 +71,18 @@ class Reading(StoreTests):
     async def test_a_page_is_cut_by_bytes(self, store: StateStore) -> None:
         payload = b'{"text":"%s"}' % (b"x" * 1000)
         records = await stored(store, [Append(new_event(payload=payload)) for _ in range(10)])
-        page = await store.fetch(0, max_bytes=3500)
-        assert (list(page.events), page.scanned_to, page.head) == (records[:3], 3, 10)
-        assert await read(store, max_bytes=3500) == records
+        room = 3 * (len(payload) + len(records[0].metadata) + EVENT_OVERHEAD)
+        for max_bytes, expected in ((room, 3), (room - 1, 2)):
+            page = await store.fetch(0, max_bytes=max_bytes)
+            assert (list(page.events), page.scanned_to, page.head) == (records[:expected], expected, 10)
+            assert await read(store, max_bytes=max_bytes) == records
 
     async def test_one_event_is_returned_however_large_it_is(self, store: StateStore) -> None:
         payload = b'{"text":"%s"}' % (b"x" * 100_000)
         [record, _] = await stored(store, [Append(new_event(payload=payload)), append()])
-        page = await store.fetch(0, max_bytes=1)
-        assert (list(page.events), page.scanned_to, page.head) == ([record], 1, 2)
+        for max_bytes in (-1, 0, 1):
+            page = await store.fetch(0, max_bytes=max_bytes)
+            assert (list(page.events), page.scanned_to, page.head) == ([record], 1, 2)
 
     @pytest.mark.parametrize(
         ("patterns", "expected"),

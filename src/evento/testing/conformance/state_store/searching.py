@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from evento.state_store import Append, EventFilter, StateStore
-from evento.testing.conformance.state_store.support import StoreTests, append, filled, new_event, stored
+from evento.testing.conformance.state_store.support import StoreTests, all_found, append, filled, new_event, stored
 
 __all__ = ["Searching"]
 
@@ -58,7 +60,9 @@ class Searching(StoreTests):
         wanted = [number + 1 for number in range(60) if matches(criteria, number)]
 
         async def positions(**options: int | bool | None) -> list[int]:
-            return [event.position for event in await store.search(criteria, **options)]  # type: ignore[arg-type]
+            found = await store.search(criteria, **options)  # type: ignore[arg-type]
+            assert found.more or options.get("limit") is None or len(found.events) < cast(int, options["limit"])
+            return [event.position for event in found.events]
 
         assert await positions() == wanted
         assert await positions(descending=True) == wanted[::-1]
@@ -69,6 +73,27 @@ class Searching(StoreTests):
         assert await positions(after=10, before=50, limit=2) == between[:2]
         assert await positions(after=10, before=50, limit=2, descending=True) == between[::-1][:2]
 
+    @pytest.mark.parametrize("criteria", FILTERS, ids=str)
+    async def test_a_find_is_cut_by_bytes(self, store: StateStore, criteria: EventFilter) -> None:
+        await stored(store, [Append(event) for event in EVENTS])
+        wanted = [number + 1 for number in range(60) if matches(criteria, number)]
+        for max_bytes in (0, 2000):
+            found = await store.search(criteria, max_bytes=max_bytes)
+            assert len(found.events) == min(len(wanted), 1 if max_bytes == 0 else 3)
+            assert found.more or len(found.events) == len(wanted)
+            for descending in (False, True):
+                events = await all_found(store, criteria, max_bytes=max_bytes, descending=descending)
+                assert [event.position for event in events] == (wanted[::-1] if descending else wanted)
+
+    async def test_a_find_says_whether_it_was_cut(self, store: StateStore) -> None:
+        records = await filled(store, 5)
+        for limit, expected in ((5, 5), (4, 4), (1, 1), (0, 0), (-1, 0)):
+            found = await store.search(EventFilter(), limit=limit)
+            assert (list(found.events), found.more) == (records[:expected], expected > 0)
+        for limit in (6, 100):
+            found = await store.search(EventFilter(), limit=limit)
+            assert (list(found.events), found.more) == (records, False)
+
     async def test_an_event_by_its_position(self, store: StateStore) -> None:
         records = await filled(store, 3)
         assert [await store.event(position) for position in (0, 1, 2, 3, 4)] == [None, *records, None]
@@ -77,4 +102,4 @@ class Searching(StoreTests):
         await stored(store, [append("ORD_1"), append("ORD_2"), append(None)])
         await stored(store, Append(new_event("ORD_1", timestamp=1000), deletes=True))
         found = await store.search(EventFilter())
-        assert [event.deleted_at for event in found] == [1000, None, None, 1000]
+        assert [event.deleted_at for event in found.events] == [1000, None, None, 1000]

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
-from evento.state_store import Append, Snapshot, StateStore, Story
-from evento.testing.conformance.state_store.support import StoreTests, append, filled, new_event, stored
+import pytest
+
+from evento.state_store import EVENT_OVERHEAD, Append, Snapshot, StateStore, Story, story_parts
+from evento.testing.conformance.state_store.support import StoreTests, append, filled, new_event, stored, whole
 
 __all__ = ["Stories"]
 
@@ -22,9 +24,75 @@ class Stories(StoreTests):
         story = await store.story("ORD_1")
         assert (story.version, list(story.events)) == (3, records[1::3])
 
-    async def test_a_long_story_is_whole(self, store: StateStore) -> None:
+    async def test_a_long_story_comes_whole_in_parts(self, store: StateStore) -> None:
         records = await filled(store, 2500)
-        assert list((await store.story("ORD_1")).events) == records
+        story = await whole(store)
+        assert (story.version, list(story.events)) == (2500, records)
+
+    async def test_a_story_is_cut_by_bytes(self, store: StateStore) -> None:
+        payload = b'{"text":"%s"}' % (b"x" * 1000)
+        records = await stored(store, [Append(new_event(payload=payload), boundary="B") for _ in range(10)])
+        room = 3 * (len(payload) + len(records[0].metadata) + EVENT_OVERHEAD)
+        for max_bytes, after, expected in ((room, 0, 3), (room - 1, 0, 2), (room, 6, 3), (room, 7, 3), (room, 8, 2)):
+            story = await store.story("ORD_1", boundary="B", after_version=after, max_bytes=max_bytes)
+            assert list(story.events) == records[after : after + expected]
+            assert (story.told, story.version, story.boundary_version) == (after + expected, 10, 10)
+            assert story.is_cut == (after + expected < 10)
+        assert (await whole(store, max_bytes=room)).events == records
+
+    @pytest.mark.parametrize("max_bytes", [-1, 0, 1])
+    async def test_each_part_has_an_event_however_large_it_is(self, store: StateStore, max_bytes: int) -> None:
+        records = await stored(store, [Append(new_event(payload=b'{"t":"%s"}' % (b"x" * 50_000))), append(), append()])
+        parts = [part async for part in story_parts(store, "ORD_1", max_bytes=max_bytes)]
+        assert [list(part.events) for part in parts] == [[record] for record in records]
+        assert [part.is_cut for part in parts] == [True, True, False]
+
+    @pytest.mark.parametrize("max_bytes", [0, 1000, 5100, 6000, 8000, 1_000_000])
+    async def test_a_snapshot_counts_and_may_come_alone(self, store: StateStore, max_bytes: int) -> None:
+        records = await filled(store, 9)
+        await store.snapshot(Snapshot("ORD_1", 3, "f", b'{"text":"%s"}' % (b"x" * 5000)))
+        story = await store.story("ORD_1", fingerprint="f", max_bytes=max_bytes)
+        assert story.snapshot is not None
+        assert 512 * len(story.events) <= max(0, max_bytes - 5000)
+        assert (story.told, story.version) == (3 + len(story.events), 9)
+        assert len(story.events) == {0: 0, 1000: 0, 5100: 0, 6000: 1, 8000: 5, 1_000_000: 6}[max_bytes]
+        story = await whole(store, fingerprint="f", max_bytes=max_bytes)
+        assert story.snapshot is not None
+        assert list(story.events) == records[3:]
+
+    async def test_parts_that_are_read_beside_appends_make_a_story_of_one_instant(self, store: StateStore) -> None:
+        futures = [store.append(Append(new_event("ORD_1"), n, "A", n)) for n in range(300)]
+        stories: list[Story] = []
+        while not all(future.done() for future in futures):
+            stories.append(await whole(store, boundary="A", max_bytes=20_000))
+        stories.append(await whole(store, boundary="A", max_bytes=20_000))
+        for story in stories:
+            assert [event.version for event in story.events] == list(range(1, story.version + 1))
+            assert story.boundary_version == story.version
+        assert stories[-1].version == 300
+
+    async def test_a_snapshot_that_is_written_between_parts_repeats_nothing(self, store: StateStore) -> None:
+        records = await filled(store, 5)
+        parts = story_parts(store, "ORD_1", fingerprint="f", max_bytes=0)
+        first = await anext(parts)
+        assert await store.snapshot(Snapshot("ORD_1", 4, "f", b"{}"))
+        rest = [part async for part in parts]
+        assert [part.snapshot for part in (first, *rest)] == [None] * 5
+        assert [event for part in (first, *rest) for event in part.events] == records
+
+    async def test_what_is_deleted_between_parts_says_so(self, store: StateStore) -> None:
+        """Also when its events are purged: what is left of them ends the story."""
+        for purging in (False, True):
+            name = f"ORD_{purging}"
+            await filled(store, 5, name)
+            parts = story_parts(store, name, max_bytes=0)
+            assert (await anext(parts)).deleted_at is None
+            await stored(store, Append(new_event(name, timestamp=1000), deletes=True))
+            if purging:
+                await store.purge(deleted_before=1001)
+            rest = [part async for part in parts]
+            assert {part.deleted_at for part in rest} == {1000}
+            assert rest[-1].told == rest[-1].version == 6
 
     async def test_only_the_events_after_a_version(self, store: StateStore) -> None:
         records = await filled(store, 5)

@@ -8,9 +8,19 @@ from itertools import count
 from typing import ClassVar, TypeAlias
 
 import pytest
+from msgspec.structs import replace
 
 from evento.messages import EventRecord, new_id, now_micros
-from evento.state_store import Append, Appended, NewEvent, StateStore
+from evento.state_store import (
+    MAX_READ_BYTES,
+    Append,
+    Appended,
+    EventFilter,
+    NewEvent,
+    StateStore,
+    Story,
+    story_parts,
+)
 
 __all__ = ["Factory", "StoreTests", "append", "filled", "new_event", "stored"]
 
@@ -78,6 +88,40 @@ async def stored(store: StateStore, appends: Append | Iterable[Append]) -> list[
         assert isinstance(outcome, Appended)
         records.append(outcome.record)
     return records
+
+
+async def whole(
+    store: StateStore,
+    aggregate_id: str = "ORD_1",
+    *,
+    boundary: str | None = None,
+    fingerprint: str | None = None,
+    max_bytes: int = MAX_READ_BYTES,
+) -> Story:
+    """Read a story to its end and return it as one."""
+    parts = story_parts(store, aggregate_id, boundary=boundary, fingerprint=fingerprint, max_bytes=max_bytes)
+    stories = [part async for part in parts]
+    events = [event for story in stories for event in story.events]
+    return replace(stories[-1], snapshot=stories[0].snapshot, events=events)
+
+
+async def all_found(
+    store: StateStore, criteria: EventFilter, *, descending: bool = False, max_bytes: int = MAX_READ_BYTES
+) -> list[EventRecord]:
+    """Search to the end, however often the search is cut."""
+    events: list[EventRecord] = []
+    after, before, more = 0, None, True
+    while more:
+        found = await store.search(
+            criteria, after=after, before=before, limit=10_000, descending=descending, max_bytes=max_bytes
+        )
+        events += found.events
+        more = found.more
+        if more and descending:
+            before = events[-1].position
+        elif more:
+            after = events[-1].position
+    return events
 
 
 async def filled(store: StateStore, count: int, aggregate_id: str = "ORD_1") -> list[EventRecord]:
