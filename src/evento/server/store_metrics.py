@@ -21,7 +21,11 @@ def store_metrics(counters: StoreCounters) -> Iterator[Metric]:
         ("appended_bytes", "Bytes of events that this server stored.", counters.appended_bytes),
         ("fetched_events", "Events that consumers were given.", counters.fetched),
         ("refused_requests", "Requests that were refused as too many were under way.", counters.refused),
-        ("expired_requests", "Requests that were not started as their deadline had passed.", counters.expired),
+        (
+            "expired_requests",
+            "Requests not started, or given up, as their deadline had passed.",
+            counters.expired,
+        ),
     ):
         yield CounterMetricFamily(f"evento_store_{name}", text, value)
     for name, text, label, counts in (

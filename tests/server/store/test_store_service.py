@@ -279,6 +279,33 @@ async def test_a_call_that_was_meant_for_another_store_is_refused(tmp_path: Path
         assert await store.head() == 0
 
 
+@pytest.mark.parametrize("remaining", [0.0, -100.0])
+async def test_what_comes_after_its_deadline_is_not_started(
+    tmp_path: Path, store: SqliteStateStore, remaining: float
+) -> None:
+    async with serving(tmp_path, store) as (service, bundle):
+        await filled(store, 1)
+        begin = wire.FORMAT, remaining, None
+        calls: dict[str, wire.Call] = {
+            "append": wire.AppendCall(*begin, [append(), append("ORD_2")]),
+            "reject": wire.RejectCall(*begin, "c1", ErrorData("CommandRejected", "Full", "full")),
+            "snapshot": wire.SnapshotCall(*begin, Snapshot("ORD_1", 1, "f", b"{}")),
+            "lock": wire.LockCall(*begin, "L", "me", 60.0),
+            "story": wire.StoryCall(*begin, "ORD_1", None, None, 0, 1000),
+        }
+        for name, call in calls.items():
+            with pytest.raises(StoreUnavailable, match=rf"store\.{name} was not started: .*deadline") as caught:
+                await ask(bundle, name, encode(call))
+            assert caught.value.definite
+        assert service.counters.expired == len(calls)
+        assert service.counters.in_flight == 0
+        info = await store.info()
+        assert (info.head, info.snapshots, await store.lookup("c1")) == (1, 0, None)
+        assert await store.lock("L", owner="another", ttl=60.0) is not None
+        outcomes = await ask(bundle, "append", encode(wire.AppendCall(wire.FORMAT, 5.0, None, [append()])))
+        assert isinstance(outcomes[0], wire.Stored)
+
+
 async def test_the_bytes_of_calls_under_way_are_bounded(tmp_path: Path, store: SqliteStateStore) -> None:
     async with serving(tmp_path, store, max_bytes=5000) as (service, bundle):
         [record] = await filled(store, 1)

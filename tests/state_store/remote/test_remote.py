@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from nats_server import NatsServer, nats_server
 from waiting import eventually
 
@@ -18,6 +19,7 @@ from evento.gateway.nats import Delivery, NatsConnection
 from evento.gateway.nats.calls import Answer, encode
 from evento.messages import EventRecord
 from evento.server.store import StoreService
+from evento.server.store.appending import Appending
 from evento.state_store import AlreadyStored, Append, Appended, EventFilter, Snapshot
 from evento.state_store.remote import RemoteStateStore, requests, wire
 from evento.state_store.sqlite import SqliteStateStore
@@ -122,6 +124,40 @@ async def test_a_refusal_is_not_definite_while_nobody_knows_what_became_of_the_f
             with pytest.raises(Overloaded) as caught:
                 await store.append(append("ORD_1"))
             assert not caught.value.definite
+
+
+@pytest.mark.parametrize("sent_before", [False, True])
+async def test_a_late_append_was_not_stored_unless_it_was_sent_before(
+    connecting: Connecting, backing: SqliteStateStore, monkeypatch: pytest.MonkeyPatch, sent_before: bool
+) -> None:
+    """The first send is stored, and its answer lost; the second one is refused, which says nothing of the first."""
+    if sent_before:
+        monkeypatch.setattr(requests, "_PATIENCE", 0.05)
+    async with connecting("evento-server") as server, connecting("shop") as connection:
+        service = StoreService(server, backing)
+        await service.__aenter__()
+        async with RemoteStateStore(connection) as store:
+            await service.__aexit__()
+            calls: list[Delivery] = []
+
+            def serve(call: Delivery) -> None:
+                calls.append(call)
+                if sent_before and len(calls) == 1:
+                    call.inbox = b""
+                else:
+                    late = replace(wire.OPERATIONS["append"].decode_call(call.data), remaining=-0.5)
+                    call.data = encode(late)
+                appending.serve(call)
+
+            appending = Appending(
+                backing, service.counters, stored=lambda record: None, max_answer=1_000_000, payload_limit=1_000_000
+            )
+            await server.subscribe(server.subjects.store("append"), serve, queue="evento")
+            with pytest.raises(StoreUnavailable, match="not started") as caught:
+                await store.append(append("ORD_1"))
+            await appending.drained()
+            assert caught.value.definite is not sent_before
+            assert await backing.head() == int(sent_before)
 
 
 async def test_a_notice_of_the_server_ends_a_wait(

@@ -14,7 +14,7 @@ from evento.server.store.counters import StoreCounters
 from evento.state_store import AlreadyStored, Append, Appended, AppendOutcome, Refused, StateStore
 from evento.state_store.remote import wire
 
-__all__ = ["Appending", "require_store"]
+__all__ = ["Appending", "admit"]
 
 logger = logging.getLogger("evento.server.store")
 
@@ -47,7 +47,7 @@ class Appending:
         counters = self._counters
         try:
             call: wire.AppendCall = wire.OPERATIONS["append"].decode_call(delivery.data)
-            require_store(self._store, call)
+            admit("append", call, self._store, counters)
         except EventoError as error:
             counters.errors["append"] += 1
             delivery.respond(encode(Answer[None](error_to_data(error))))
@@ -128,8 +128,21 @@ class Appending:
         return encode(Answer(None, [_shortened(outcome) for outcome in batch.outcomes]))
 
 
-def require_store(store: StateStore, call: wire.Call) -> None:
-    """Raise :class:`~evento.errors.StoreMismatch` when a call was meant for another store, or another epoch of it."""
+def admit(name: str, call: wire.Call, store: StateStore, counters: StoreCounters) -> None:
+    """Refuse a call that must not be started; nothing has happened then.
+
+    A sender that has sent the same call before, and does not know what became of that, knows that the refusal tells of
+    this one only.
+
+    :raises StoreUnavailable: its deadline had passed when it was sent.
+    :raises StoreMismatch: it was meant for another store, or another epoch of it.
+    """
+    if call.remaining <= 0:
+        counters.expired += 1
+        raise StoreUnavailable(
+            f"store.{name} was not started: it was sent {-call.remaining:g} s after its deadline; look what keeps "
+            "the bundle's event loop busy"
+        )
     if call.store is None or call.store == (store.store_id, store.epoch):
         return
     meant, epoch = call.store

@@ -12,7 +12,7 @@ from evento.errors import EventoError, Overloaded, error_to_data
 from evento.gateway.nats import Delivery, NatsConnection, Subscription
 from evento.gateway.nats.calls import Answer, Operation, encode
 from evento.messages import MAX_PAYLOAD_BYTES, EventRecord
-from evento.server.store.appending import Appending, require_store
+from evento.server.store.appending import Appending, admit
 from evento.server.store.counters import StoreCounters
 from evento.server.store.head import HeadPublisher
 from evento.server.store.jobs import Jobs
@@ -35,7 +35,8 @@ class StoreService:
     """Serves a store to the bundles of a cluster; several servers may serve one database.
 
     Connection and store must be open, and stay open until the service is closed. Requests beyond the bounds are
-    answered with :class:`~evento.errors.Overloaded` at once, and a request whose deadline has passed is not started.
+    answered with :class:`~evento.errors.Overloaded` at once, and a request whose deadline has passed is
+    refused (:class:`~evento.errors.StoreUnavailable`) before it is started.
 
     :param max_reads: operations other than appends that run or wait at a time, and ``max_bytes`` of them. What is
         appended is bounded by the store.
@@ -204,7 +205,7 @@ class StoreService:
         deadline = asyncio.timeout(_MAX_SECONDS)
         try:
             call: wire.Call = operation.decode_call(delivery.data)
-            require_store(self._store, call)
+            admit(name, call, self._store, self.counters)
             deadline = asyncio.timeout(min(call.remaining, _MAX_SECONDS))
             async with deadline:
                 value = await run(call)
