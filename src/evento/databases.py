@@ -25,6 +25,7 @@ __all__ = [
     "make_engine",
     "make_engine_of_dsn",
     "parse_url",
+    "patience",
     "probe",
     "steady_clock",
 ]
@@ -38,6 +39,11 @@ IDLE_SECONDS = 15.0
 
 A process that is paused inside a handler's transaction must not keep its locks from the one that takes over.
 """
+
+
+def patience() -> float:
+    """Return for how many seconds a handler may let its transaction wait: so that we end it, and not the database."""
+    return IDLE_SECONDS * 2 / 3
 
 
 class database_now(FunctionElement[int]):

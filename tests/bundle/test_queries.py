@@ -16,6 +16,8 @@ from shop import (
     OrderSearchQuery,
     OrderView,
 )
+from sqlalchemy.ext.asyncio import AsyncConnection
+from waiting import eventually
 
 from evento import (
     CapabilityError,
@@ -30,6 +32,7 @@ from evento import (
     QueryRejected,
     ReadModelBehind,
     View,
+    databases,
     event_handler,
     query_handler,
 )
@@ -121,6 +124,42 @@ async def test_what_a_projector_asks_does_not_queue_behind_those_who_wait_for_it
         await asyncio.sleep(0)
         gate.opened.set()
         assert await waiting == LookView(1)
+
+
+class KeepingProjector(Projector, version=1):
+    """Asks while the checkpoint's transaction is open."""
+
+    @event_handler(retry=0)
+    async def on_placed(self, event: OrderPlacedEvent, connection: AsyncConnection, queries: QueryGateway) -> None:
+        await queries.query(LookQuery())
+
+
+class SlowProjection(Projection):
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    @query_handler
+    async def look(self, query: LookQuery) -> LookView:
+        await self._gate.opened.wait()
+        return LookView(1)
+
+
+async def test_an_answer_that_does_not_come_to_an_open_transaction_is_waited_for(
+    make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databases, "IDLE_SECONDS", 0.3)
+    gate = Gate()
+    options = {"components": [OrderAggregate, KeepingProjector, SlowProjection], "injector": {Gate: gate}}
+    async with make_bundle(**options) as bundle:
+        await bundle.commands.send(OrderPlaceCommand("ORD_1", "ann"))
+
+        async def timed_out() -> bool:
+            return "got no answer" in ((await bundle.consumers.show("KeepingProjector")).last_error or "")
+
+        await eventually(timed_out)
+        gate.opened.set()
+        await bundle.consumers_caught_up(timeout=20)
+        assert (await bundle.consumers.show("KeepingProjector")).dead == 0
 
 
 async def test_what_does_not_exist_is_not_found(bundle: EventoBundle) -> None:

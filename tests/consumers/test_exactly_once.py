@@ -22,6 +22,7 @@ from streams import (
     add,
     add_many,
     group_of,
+    make_rows,
     rows,
     things,
 )
@@ -236,6 +237,22 @@ async def test_a_handler_that_commits_by_itself_is_told(events: StateStore, stat
     (dead,) = await state.dead_events(ConsumerId("test_bundle", "MeddlingProjector", 1, "*"))
     assert dead.position == 2
     assert "leave that to the consumer" in dead.error_message
+
+
+async def test_a_handler_that_waits_in_its_transaction_fails_and_lets_the_others_go_on(events: StateStore) -> None:
+    async def wait(message: EventMessage[Any]) -> None:
+        if message.position == 2:
+            await asyncio.Event().wait()
+
+    await add(events, *things(4))
+    async with SqlConsumerStateStore("sqlite+aiosqlite://", patience=0.1) as state:
+        await make_rows(state)
+        async with group_of(events, state, RowProjector(wait)) as group:
+            await group.caught_up(10)
+        assert await rows(state) == [1, 3, 4]
+        (dead,) = await state.dead_events(ROWS)
+        assert (dead.position, dead.error_type, dead.attempts) == (2, "TransactionTooLong", 3)
+        assert "RowProjector.on_added held the checkpoint's transaction for more than 0.1 s" in dead.error_message
 
 
 class Base(DeclarativeBase):

@@ -159,6 +159,29 @@ async def test_a_deadlock_is_no_fault_of_the_events(events: StateStore, state: S
         assert (await connection.scalars(text("SELECT amount FROM totals"))).all() == [4, 4]
 
 
+async def test_waiting_in_a_transaction_is_the_fault_of_the_handler_and_a_slow_statement_is_not(
+    database: str, events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    sleep = "SELECT pg_sleep(1)" if "postgresql" in database else "SELECT SLEEP(1)"
+
+    async def write(connection: AsyncConnection, message: EventMessage[Any]) -> None:
+        match message.position:
+            case 1:
+                await connection.execute(text(sleep))
+            case 2:
+                await asyncio.Event().wait()
+
+    await add(events, *things(3))
+    async with (
+        SqlConsumerStateStore(database, patience=0.2) as impatient,
+        group_of(events, impatient, EffectProjector(write)) as group,
+    ):
+        await group.caught_up(20)
+    assert await effects(state) == [1, 3]
+    (dead,) = await state.dead_events(EFFECTS)
+    assert (dead.position, dead.error_type) == (2, "TransactionTooLong")
+
+
 @pytest.mark.parametrize("statement", [None, "SELECT nowhere FROM effects", "SELECT 1 FROM nothing", "SELEC 1"])
 async def test_what_the_database_refuses_for_good_is_a_dead_event(
     events: StateStore, state: SqlConsumerStateStore, statement: str | None

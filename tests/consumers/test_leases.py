@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from streams import FaultyConsumerStore, RowProjector, Seen, ThingProjector, add, group_of, rows, things
+from streams import (
+    FaultyConsumerStore,
+    Handle,
+    RowProjector,
+    Seen,
+    ThingProjector,
+    add,
+    group_of,
+    make_rows,
+    rows,
+    things,
+)
 from waiting import eventually
 
 from evento import EventMessage
@@ -156,7 +169,7 @@ async def test_a_lost_lease_cancels_the_handler_and_commits_nothing(
 
 
 async def test_a_lease_that_cannot_be_renewed_in_time_is_given_up(
-    events: StateStore, state: SqlConsumerStateStore
+    events: StateStore, state: SqlConsumerStateStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nobody says that it is lost, but the others may think so."""
 
@@ -168,6 +181,7 @@ async def test_a_lease_that_cannot_be_renewed_in_time_is_given_up(
     store = Unreachable(state)
     cancelled = asyncio.Event()
     await add(events, *things(1))
+    caplog.set_level(logging.WARNING, "evento.consumers")
 
     async def handle(message: object) -> None:
         if not cancelled.is_set():
@@ -181,6 +195,55 @@ async def test_a_lease_that_cannot_be_renewed_in_time_is_given_up(
     async with group_of(events, store, ThingProjector(handle), lease_ttl=QUICK) as group:
         await asyncio.wait_for(cancelled.wait(), 10)
         await group.caught_up(10)
+    assert "could not be renewed in time" in caplog.text
+    assert "is worked for by another process" not in caplog.text  # nobody has said so
+
+
+async def test_behind_an_own_transaction_that_nobody_can_pass_no_lease_is_given_up(
+    events: StateStore, tmp_path: Path
+) -> None:
+    """On SQLite who has the writer keeps all others from writing, also from being granted a lease."""
+
+    class CountingLooks(FaultyConsumerStore):
+        looks = 0
+
+        @property
+        def holds_writer(self) -> bool:
+            self.looks += 1
+            return self._store.holds_writer
+
+    url = f"sqlite+aiosqlite:///{tmp_path}/consumers.db"
+    both, go_on = asyncio.Barrier(3), asyncio.Event()
+    runs: list[str] = []
+
+    def hold(name: str) -> Handle:
+        async def handle(message: object) -> None:
+            runs.append(name)
+            if len(runs) <= 2:
+                await both.wait()
+                await go_on.wait()
+
+        return handle
+
+    async with SqlConsumerStateStore(url) as state, SqlConsumerStateStore(url, read_only=True) as reader:
+        await make_rows(state)
+        store = CountingLooks(state)
+        holding = RowProjector(hold("in a transaction")), ThingProjector(hold("beside it"))
+        async with group_of(events, store, *holding, lease_ttl=QUICK) as group:
+            await eventually(lambda: all(status.state is ConsumerState.RUNNING for status in group.statuses()))
+            await add(events, *things(1))
+            await both.wait()
+
+            async def lapsed() -> bool:
+                stored = await reader.load(THINGS)
+                return stored is not None and not stored.leased and store.looks >= 20  # both keepers, beyond their time
+
+            await eventually(lapsed)
+            assert sorted(runs) == ["beside it", "in a transaction"]
+            assert {status.state for status in group.statuses()} == {ConsumerState.RUNNING}
+            go_on.set()
+            await group.caught_up(10)
+        assert await rows(state) == [1]
 
 
 async def test_alone_with_the_file_a_slow_database_is_no_reason_to_stop(

@@ -56,6 +56,23 @@ async def test_commits_are_flushed_to_the_disk(tmp_path: Path) -> None:
         assert await connection.scalar(text("PRAGMA synchronous")) == 2  # FULL
 
 
+async def test_an_open_transaction_keeps_every_other_process_from_a_lease_that_has_lapsed(tmp_path: Path) -> None:
+    """Also before anything is written in it: that is what `holds_writer` tells the keepers of leases."""
+    where = url(tmp_path / "consumers.db")
+    async with SqlConsumerStateStore(where) as store, SqlConsumerStateStore(where, timeout=0.3) as other:
+        await store.register(CONSUMER, START)
+        lease = await store.acquire(CONSUMER, owner="a", ttl=0)
+        assert lease is not None
+        async with store.transaction(lease) as transaction:
+            assert (store.holds_writer, other.holds_writer) == (True, False)
+            with pytest.raises(StoreUnavailable, match=r"locked|no answer in time"):
+                await other.acquire(CONSUMER, owner="b", ttl=60)
+            await transaction.commit(7)
+            assert (store.holds_writer, other.holds_writer) == (False, False)
+        assert await other.acquire(CONSUMER, owner="b", ttl=60) is not None
+        assert not await store.renew(lease, ttl=60)
+
+
 async def test_two_stores_in_memory_are_two_databases_without_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -253,6 +253,13 @@ class _FaultyTransaction:
     def is_open(self) -> bool:
         return self._transaction.is_open
 
+    @property
+    def patience(self) -> float:
+        return self._transaction.patience
+
+    def watched(self, handler: str) -> AbstractAsyncContextManager[None]:
+        return self._transaction.watched(handler)
+
     async def commit(self, position: int, **named: Any) -> None:
         self._store.fail()
         if self._store.refuse is not None and (error := await self._store.refuse(self.connection)):

@@ -14,6 +14,7 @@ from evento.consumers.administration import lag_seconds
 from evento.consumers.delivery import Delivery
 from evento.consumers.failures import Backoff
 from evento.consumers.head import HeadWatch
+from evento.consumers.lease_keeper import LeaseKeeper
 from evento.consumers.observation import Observation
 from evento.consumers.observers import ObserverDelivery
 from evento.consumers.port import Checkpoint, ConsumerId, ConsumerLease, ConsumerStateStore, Directions, StoredConsumer
@@ -303,7 +304,16 @@ class Consumer:
         """Run the tenure while the lease is renewed; end it at once when the lease is lost."""
         over = asyncio.Event()
         work = asyncio.create_task(tenure.run(), name=f"evento-tenure {self.id}")
-        keeper = asyncio.create_task(self._keep(lease, over, valid_until), name=f"evento-lease {self.id}")
+        keeper = asyncio.create_task(
+            LeaseKeeper(
+                self._consumer_store,
+                lease,
+                ttl=self._settings.lease_ttl,
+                valid_until=valid_until,
+                alone=self._settings.take_over,
+            ).run(over),
+            name=f"evento-lease {self.id}",
+        )
         try:
             await asyncio.wait({work, keeper}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -315,25 +325,9 @@ class Consumer:
         if work.done() and not work.cancelled():
             work.result()
             return
-        keeper.result()
-        raise LeaseLost(f"{self.id} is worked for by another process now", consumer=str(self.id), token=lease.token)
-
-    async def _keep(self, lease: ConsumerLease, over: asyncio.Event, valid_until: float) -> None:
-        """Renew the lease until the tenure is over; return early when it is lost."""
-        ttl, loop = self._settings.lease_ttl, asyncio.get_running_loop()
-        while not await wait_event(over, ttl / 3):
-            asked = loop.time()
-            # Alone with the store's file, the lease cannot go to anyone else: a slow database is no reason to stop.
-            limit = None if self._settings.take_over else max(valid_until, asked + 1.0)
-            try:
-                async with asyncio.timeout_at(limit):
-                    if not await self._consumer_store.renew(lease, ttl=ttl):
-                        return
-                valid_until = asked + ttl
-            except Exception as error:
-                logger.warning("%s could not renew its lease: %s: %s", self.id, type(error).__name__, error)
-                if not self._settings.take_over and loop.time() >= valid_until:
-                    return
+        raise keeper.result() or LeaseLost(
+            f"the work for {self.id} was cancelled", consumer=str(self.id), token=lease.token
+        )
 
     def _check(self, checkpoint: Checkpoint, head: int) -> None:
         store = self._state_store

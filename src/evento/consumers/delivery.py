@@ -178,7 +178,9 @@ class EventHandler:
         except (msgspec.MsgspecError, ValueError, RecursionError):
             raise _undecodable(self.payload, event) from None
 
-    def run(self, message: EventMessage[Any], injection: EventInjection, attempt: int) -> Awaitable[Any]:
+    def run(
+        self, message: EventMessage[Any], injection: EventInjection, attempt: int, longest_request: float | None = None
+    ) -> Awaitable[Any]:
         """Run the handler; what it sends has the same ids whenever it handles this event."""
         injection.message = message
         handling = Handling(
@@ -188,6 +190,7 @@ class EventHandler:
             may_query=self._may_query,
             depth=1,  # what a consumer sends holds it up, and all who wait for it: it never queues behind these
             attempt=attempt,
+            longest_request=longest_request,
         )
         return self._run(message.payload, injection, handling)
 
@@ -248,15 +251,18 @@ class ProjectorDelivery:
         if not handler.needs_connection:
             await handler.run(message, injection, attempt)
             return
-        injection.connection = (await transactions.transaction()).connection
-        if not handler.needs_session:
-            await handler.run(message, injection, attempt)
-            return
-        async with AsyncSession(
-            injection.connection, expire_on_commit=False, join_transaction_mode="rollback_only"
-        ) as injection.session:
-            await handler.run(message, injection, attempt)
-            await injection.session.flush()
+        transaction = await transactions.transaction()
+        injection.connection = transaction.connection
+        longest = transaction.patience * 0.8  # an answer that does not come is no fault of the event
+        async with transaction.watched(handler.definition.id):
+            if not handler.needs_session:
+                await handler.run(message, injection, attempt, longest)
+                return
+            async with AsyncSession(
+                injection.connection, expire_on_commit=False, join_transaction_mode="rollback_only"
+            ) as injection.session:
+                await handler.run(message, injection, attempt, longest)
+                await injection.session.flush()
 
 
 def _undecodable(payload: type[Payload], event: EventRecord) -> UndecodableEvent:

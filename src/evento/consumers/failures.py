@@ -22,7 +22,15 @@ from evento.errors import (
     TransientError,
 )
 
-__all__ = ["Backoff", "EventGone", "SagaError", "UndecodableEvent", "is_transient", "is_undecodable"]
+__all__ = [
+    "Backoff",
+    "EventGone",
+    "SagaError",
+    "TransactionTooLong",
+    "UndecodableEvent",
+    "is_transient",
+    "is_undecodable",
+]
 
 MAX_DELAY = 30.0
 MIN_DELAY = 0.01
@@ -51,6 +59,10 @@ class UndecodableEvent(PayloadError):
 
 class SagaError(EventoError):
     """A saga's handler left a state that cannot be kept; nothing of it was stored."""
+
+
+class TransactionTooLong(EventoError):
+    """A handler kept the checkpoint's transaction open while it waited for something else; it was rolled back."""
 
 
 class EventGone(NotFound):

@@ -183,6 +183,18 @@ class CheckpointTransaction(Protocol):
         """Whether the transaction can still be committed: False once a handler has ended it."""
         ...
 
+    @property
+    def patience(self) -> float:
+        """For how many seconds a handler may wait for something else than the database."""
+        ...
+
+    def watched(self, handler: str) -> AbstractAsyncContextManager[None]:
+        """Run a handler in the block: it is cancelled when it waits for something else for too long.
+
+        :raises TransactionTooLong: it was; the transaction is to be rolled back.
+        """
+        ...
+
     async def commit(
         self,
         position: int,
@@ -208,6 +220,14 @@ class ConsumerStateStore(Protocol):
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Close all connections."""
+        ...
+
+    @property
+    def holds_writer(self) -> bool:
+        """Whether a :meth:`transaction` of this store keeps everybody from writing, as it does on SQLite.
+
+        Until it ends no lease can be granted or renewed: who holds one, holds it still.
+        """
         ...
 
     async def register(self, consumer: ConsumerId, initial: Checkpoint) -> StoredConsumer:

@@ -59,6 +59,7 @@ class Progress:
         if self._transaction is None:
             self._transaction = await self._stack.enter_async_context(self._store.transaction(self._lease))
             self.in_transaction = True
+            self._due = min(self._due, monotonic() + self._interval)  # others wait from now on, not from its first end
         return self._transaction
 
     def passed(self, position: int, now: float) -> bool:

@@ -21,6 +21,7 @@ class Handling:
     :param metadata: what flows to the messages that it sends; default: the handled message's.
     :param boundaries: the boundaries that the chain of causes holds, this command's included.
     :param attempt: 1, or more when this handling repeats one whose outcome is unknown.
+    :param longest_request: seconds that a query of it may take, whatever its timeout says; None: its timeout.
     """
 
     __slots__ = (
@@ -31,6 +32,7 @@ class Handling:
         "depth",
         "derive",
         "handler",
+        "longest_request",
         "may_query",
         "may_send",
         "message",
@@ -48,6 +50,7 @@ class Handling:
         depth: int = 0,
         attempt: int = 1,
         derive: bool = True,
+        longest_request: float | None = None,
     ) -> None:
         self.message = message
         self.handler = handler
@@ -58,6 +61,7 @@ class Handling:
         self.depth = depth
         self.attempt = attempt
         self.derive = derive
+        self.longest_request = longest_request
         self._counts: dict[tuple[str, str], int] | None = None
 
     @property

@@ -34,7 +34,7 @@ class QueryGateway:
 
         Read models follow the events with a delay. ``at_least`` is a position (such as that of
         ``commands.send_message()``): the answer then reflects every event up to it; events parked in the dead event
-        queue count as passed.
+        queue count as passed. In a handler with the checkpoint's transaction no query takes longer than 8 seconds.
 
         :raises QueryRejected: the handler said no; :class:`~evento.errors.NotFound` when there is nothing to show.
         :raises ReadModelBehind: the projectors did not reach ``at_least`` before the deadline.
@@ -69,5 +69,7 @@ class QueryGateway:
             at_least=at_least,
             decoded=copy,
         )
+        if handling is not None and handling.longest_request is not None:
+            timeout = min(timeout, handling.longest_request)
         reply = await self._sender.request(request, timeout)
         return cast(R, unseal_result(type(query), reply.view or b"null"))

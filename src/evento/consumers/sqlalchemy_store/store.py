@@ -38,9 +38,10 @@ from evento.consumers.sqlalchemy_store.directions import list_directions, note_r
 from evento.consumers.sqlalchemy_store.finished import finished_positions, write_finished
 from evento.consumers.sqlalchemy_store.identity import fields_of as _fields
 from evento.consumers.sqlalchemy_store.identity import is_of as _is
+from evento.consumers.sqlalchemy_store.patience import Patience
 from evento.consumers.sqlalchemy_store.sagas import find_saga, list_sagas, write_sagas
 from evento.consumers.sqlalchemy_store.schema import check_schema, consumers, migrate
-from evento.databases import database_now, is_outage, make_engine, probe
+from evento.databases import database_now, is_outage, make_engine, patience, probe
 from evento.errors import EventoError, LeaseLost, StoreUnavailable
 
 __all__ = ["SqlConsumerStateStore"]
@@ -55,19 +56,31 @@ class SqlConsumerStateStore:
         bundle of another version under it.
     :param read_only: in addition write nothing, and on SQLite wait for no writer.
     :param timeout: seconds that one operation may take; a transaction of handlers is bounded at its begin and commit.
+    :param patience: seconds that a handler may wait between two statements of its transaction; default: 10, less than
+        the time after which the database ends an idle one.
 
     On SQLite the operations of one store run one after another, as the database has one writer: while a handler's
     transaction is open, the checkpoints of the other consumers wait.
     """
 
-    def __init__(self, url: str, *, existing: bool = False, read_only: bool = False, timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        existing: bool = False,
+        read_only: bool = False,
+        timeout: float = 30.0,
+        patience: float | None = None,
+    ) -> None:
         self._url = url
         self._existing = existing or read_only
         self._read_only = read_only
         self._timeout = timeout
+        self._patience = patience
         self._open: AsyncEngine | None = None
         self._exit = AsyncExitStack()
         self._gate: AbstractAsyncContextManager[Any] = nullcontext()
+        self._writer: AsyncTransaction | None = None
         self._where = url
 
     async def __aenter__(self) -> SqlConsumerStateStore:
@@ -147,7 +160,19 @@ class SqlConsumerStateStore:
                     transaction = await connection.begin()
             except _FAILURES as error:
                 raise self._unavailable(error) from error
+            if connection.dialect.name == "sqlite":  # where every transaction begins with the write lock
+                self._writer = transaction
+                stack.callback(self._no_writer)
             yield SqlCheckpointTransaction(self, lease, connection, transaction)
+
+    def _no_writer(self) -> None:
+        self._writer = None
+
+    @property
+    def holds_writer(self) -> bool:
+        """Whether a transaction of handlers keeps everybody from writing: only on SQLite."""
+        writer = self._writer
+        return writer is not None and writer.is_active and not writer.connection.invalidated
 
     @property
     def _engine(self) -> AsyncEngine:
@@ -369,6 +394,7 @@ class SqlCheckpointTransaction:
         self._lease = lease
         self._connection = connection
         self._transaction = transaction
+        self._patience = Patience(connection, patience() if store._patience is None else store._patience)
 
     @property
     def connection(self) -> AsyncConnection:
@@ -379,6 +405,15 @@ class SqlCheckpointTransaction:
     def is_open(self) -> bool:
         """Whether the transaction can still be committed: False once a handler has ended it."""
         return self._transaction.is_active
+
+    @property
+    def patience(self) -> float:
+        """For how many seconds a handler may wait for something else than the database."""
+        return self._patience.seconds
+
+    def watched(self, handler: str) -> AbstractAsyncContextManager[None]:
+        """Run a handler in the block: it is cancelled when it waits for something else for too long."""
+        return self._patience.watch(handler)
 
     async def commit(
         self,
