@@ -155,8 +155,10 @@ class PaymentService(Service):
         ledger.overlaps += command.order_id in ledger.running
         ledger.running.add(command.order_id)
         ledger.calls.append((message.message_id, message.attempt))
-        await asyncio.sleep(0)
-        ledger.running.discard(command.order_id)
+        try:
+            await asyncio.sleep(0)
+        finally:  # also when it is cancelled there
+            ledger.running.discard(command.order_id)
         if command.amount < 0:
             raise CommandRejected("a negative amount", amount=command.amount)
         return PaymentCapturedEvent(command.order_id, command.amount, int(token))
