@@ -34,13 +34,22 @@ from waiting import eventually
 from evento import (
     AggregateDeleted,
     AggregateNotInitialized,
+    CommandGateway,
+    CommandMessage,
     CommandRejected,
     DefinitionError,
     EventoBundle,
     HandlerNotFound,
     NotFound,
+    Observer,
+    Service,
+    ServiceCommand,
+    ServiceEvent,
     StoreUnavailable,
+    command_handler,
+    event_handler,
 )
+from evento.bundle import running
 from evento.state_store import EventFilter
 
 
@@ -233,6 +242,64 @@ async def test_requests_outlive_a_restart_of_the_server(cluster: Cluster, web: E
     await asyncio.gather(*waiting)
     assert (await cluster.store.story("ORD_1")).version == 51
     assert {seen.bundle_id for seen in await cluster.registry.view()} == {"orders", "views", "web"}
+
+
+class ParcelSentEvent(ServiceEvent):
+    parcel: str
+
+
+class ParcelSendCommand(ServiceCommand[ParcelSentEvent]):
+    parcel: str
+
+
+class ParcelBillCommand(ServiceCommand[None]):
+    parcel: str
+
+
+class ParcelService(Service):
+    @command_handler
+    async def send(self, command: ParcelSendCommand) -> ParcelSentEvent:
+        return ParcelSentEvent(command.parcel)
+
+
+class Bills:
+    def __init__(self) -> None:
+        self.attempts: list[tuple[str, int]] = []
+        self.paid = asyncio.Event()
+
+
+class BillingService(Service):
+    def __init__(self, bills: Bills) -> None:
+        self._bills = bills
+
+    @command_handler
+    async def bill(self, command: ParcelBillCommand, message: CommandMessage[ParcelBillCommand]) -> None:
+        self._bills.attempts.append((message.message_id, message.attempt))
+        await self._bills.paid.wait()
+
+
+class BillingObserver(Observer, version=1):
+    @event_handler(retry=0)
+    async def on_sent(self, event: ParcelSentEvent, commands: CommandGateway) -> None:
+        await commands.send(ParcelBillCommand(event.parcel), timeout=60)
+
+
+async def test_an_observer_waits_for_a_service_that_is_stopped_in_the_middle_of_its_command(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "DRAIN_SECONDS", 0.1)
+    bills = Bills()
+    async with cluster.bundle("parcels", [ParcelService, BillingObserver]) as bundle:
+        async with cluster.bundle("billing", [BillingService], injector={Bills: bills}):
+            await bundle.commands.send(ParcelSendCommand("P_1"))
+            await eventually(lambda: bool(bills.attempts))
+        bills.paid.set()
+        async with cluster.bundle("billing", [BillingService], injector={Bills: bills}):
+            await bundle.consumers_caught_up(timeout=20)
+        assert (await bundle.consumers.show("BillingObserver")).dead == 0
+    (first, _), (again, attempt) = bills.attempts
+    assert first == again
+    assert attempt == 2
 
 
 async def test_a_start_without_a_server_ends_with_a_clear_error(tmp_path: Path) -> None:

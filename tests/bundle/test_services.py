@@ -29,6 +29,7 @@ from evento import (
     DomainEvent,
     EventoBundle,
     HandlerError,
+    LeaseLost,
     PayloadError,
     QueryGateway,
     RequestTimeout,
@@ -123,6 +124,28 @@ async def test_a_resend_after_a_timeout_tells_its_attempt(make_bundle: MakeBundl
             await bundle.commands.send(SlowCommand(), message_id="slow", timeout=0.05)
         await bundle.commands.send(SlowCommand(), message_id="slow")
     assert attempts == [("slow", 1), ("slow", 2)]
+
+
+async def test_a_lost_lock_is_no_rejection_of_the_message_id(make_bundle: MakeBundle) -> None:
+    """It says to send the command again, so a later attempt with the same id must get through."""
+
+    class SlowCommand(ServiceCommand[None]):
+        pass
+
+    class SlowService(Service):
+        @command_handler
+        async def slow(self, command: SlowCommand, message: CommandMessage[SlowCommand]) -> None:
+            if message.attempt == 1:
+                await asyncio.Event().wait()
+            if message.attempt == 2:
+                raise LeaseLost("a service that it has asked lost its lock")
+
+    async with make_bundle(components=[SlowService]) as bundle:
+        with pytest.raises(RequestTimeout):
+            await bundle.commands.send(SlowCommand(), message_id="slow", timeout=0.05)
+        with pytest.raises(LeaseLost):
+            await bundle.commands.send(SlowCommand(), message_id="slow")
+        await bundle.commands.send(SlowCommand(), message_id="slow")
 
 
 @pytest.mark.parametrize("wrong", [7, "no event at all"])

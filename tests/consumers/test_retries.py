@@ -36,6 +36,7 @@ from evento.errors import (
     PayloadError,
     ReadModelBehind,
     RequestTimeout,
+    Stopped,
     StoreUnavailable,
     TooManyPendingRequests,
 )
@@ -244,6 +245,8 @@ OUTAGES: list[BaseException] = [
     StoreUnavailable("no"),
     ReadModelBehind("no"),
     TransientError("no"),
+    Stopped("no"),
+    LeaseLost("no"),
     ConnectionResetError("no"),
     OperationalError("SELECT 1", {}, Exception("no")),
     DBAPIError("SELECT 1", {}, Exception("no"), connection_invalidated=True),
@@ -254,7 +257,6 @@ OWN_FAILURES: list[BaseException] = [
     CommandRejected("no"),
     HandlerError("no"),
     PayloadError("no"),
-    LeaseLost("no"),
     IntegrityError("INSERT", {}, Exception("no")),
 ]
 

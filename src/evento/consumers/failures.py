@@ -8,19 +8,8 @@ from typing import Any, TypeGuard
 from sqlalchemy.exc import DBAPIError
 
 from evento.databases import is_outage
-from evento.errors import (
-    ConcurrencyConflict,
-    EventoError,
-    HandlerNotFound,
-    NotFound,
-    Overloaded,
-    PayloadError,
-    ReadModelBehind,
-    RequestTimeout,
-    StoreUnavailable,
-    TooManyPendingRequests,
-    TransientError,
-)
+from evento.errors import EventoError, NotFound, PayloadError
+from evento.gateway.requests import NOT_NOW
 
 __all__ = [
     "Backoff",
@@ -36,17 +25,7 @@ MAX_DELAY = 30.0
 MIN_DELAY = 0.01
 """No wait is shorter, whatever the handler says: a retry must not become a busy loop."""
 
-_TRANSIENT = (
-    HandlerNotFound,
-    RequestTimeout,
-    TooManyPendingRequests,
-    Overloaded,
-    ConcurrencyConflict,
-    StoreUnavailable,
-    ReadModelBehind,
-    TransientError,
-    ConnectionError,
-)
+_TRANSIENT = (*NOT_NOW, ConnectionError)
 
 
 class UndecodableEvent(PayloadError):

@@ -13,6 +13,7 @@ from evento.errors import (
     ConcurrencyConflict,
     EventoError,
     HandlerNotFound,
+    LeaseLost,
     Overloaded,
     ReadModelBehind,
     RequestTimeout,
@@ -35,6 +36,7 @@ MAX_TIMEOUT = 300.0
 NOT_NOW = (
     ConcurrencyConflict,
     HandlerNotFound,
+    LeaseLost,
     Overloaded,
     ReadModelBehind,
     RequestTimeout,
@@ -43,7 +45,10 @@ NOT_NOW = (
     TooManyPendingRequests,
     TransientError,
 )
-"""Errors that say nothing about the command itself, and so nothing about a former attempt with the same id."""
+"""Errors that say nothing about the command itself, and so nothing about a former attempt with the same id.
+
+Their answer is to send it again, so consumers do that for as long as it takes.
+"""
 
 Correlate: TypeAlias = Callable[[Metadata, Message | None], Metadata]
 
