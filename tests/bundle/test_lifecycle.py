@@ -30,8 +30,10 @@ from evento import (
     DomainCommand,
     DomainEvent,
     EventoBundle,
+    Observer,
     Service,
     ServiceCommand,
+    ServiceEvent,
     Stopped,
     StoreInUse,
     StoreMismatch,
@@ -41,6 +43,7 @@ from evento import (
     command_handler,
     event_handler,
 )
+from evento.bundle import running
 
 MakeBundle = Callable[..., EventoBundle]
 
@@ -166,6 +169,51 @@ async def test_stopping_lets_running_handlers_end(make_bundle: MakeBundle) -> No
     release.set()
     await running
     await stopping
+
+
+async def test_a_stop_has_one_deadline_for_all_handlers(
+    make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "DRAIN_SECONDS", 4.0)
+    monkeypatch.setattr(running, "LAST_SECONDS", 0.1)
+    hanging = asyncio.Barrier(3)
+
+    class SentEvent(ServiceEvent):
+        pass
+
+    class SendCommand(ServiceCommand[SentEvent]):
+        pass
+
+    class HangCommand(ServiceCommand[None]):
+        @property
+        def lock_id(self) -> str:
+            return "hanging"  # it is renewed by a background task
+
+    class HangingService(Service):
+        @command_handler
+        async def send(self, command: SendCommand) -> SentEvent:
+            return SentEvent()
+
+        @command_handler
+        async def hang(self, command: HangCommand) -> None:
+            await hanging.wait()
+            await asyncio.Event().wait()
+
+    class HangingObserver(Observer, version=1):
+        @event_handler
+        async def on_sent(self, event: SentEvent) -> None:
+            await hanging.wait()
+            await asyncio.Event().wait()
+
+    bundle = make_bundle(components=[HangingService, HangingObserver])
+    await bundle.start()
+    sending = asyncio.create_task(bundle.commands.send(HangCommand()))
+    await bundle.commands.send(SendCommand())
+    await hanging.wait()
+    async with asyncio.timeout(7.5):  # a second deadline would make it eight at least
+        await bundle.stop()
+    sending.cancel()
+    await asyncio.wait({sending})
 
 
 async def test_a_running_handler_may_still_send_while_the_bundle_stops(make_bundle: MakeBundle) -> None:

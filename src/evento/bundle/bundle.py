@@ -201,7 +201,7 @@ class EventoBundle:
     def _backend(self, server: EmbeddedServer | ClusterServers) -> Backend:
         if isinstance(server, EmbeddedServer):
             return EmbeddedBackend(server)
-        from evento.bundle.clustered import ClusterBackend  # needs the extra "nats"
+        from evento.bundle.clustered import ClusterBackend  # here, as one process needs none of it
 
         return ClusterBackend(
             server,
@@ -215,6 +215,9 @@ class EventoBundle:
 
     async def stop(self) -> None:
         """Stop the consumers, refuse new requests, let running handlers end (at most 30 s), and close the stores.
+
+        The 30 seconds are for the handlers of consumers and of requests together; those that take longer are cancelled
+        or left behind, so that a stop takes 45 seconds at most.
 
         Nothing is dead-lettered by stopping: an event whose handling did not end is handled again after the next
         start. Stopping a stopped bundle does nothing.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Any
 
 from evento.bundle.admission import Admission
@@ -36,6 +38,9 @@ __all__ = ["RunningBundle"]
 logger = logging.getLogger("evento.bundle")
 
 DRAIN_SECONDS = 30.0
+"""For which a stop lets handlers end, in all: those of consumers first, those of requests in what is left."""
+LAST_SECONDS = 2.0
+"""What is left at least: requests come in until the consumers have stopped."""
 Make = Callable[[ComponentDefinition, "RunningBundle"], Any]
 _CONSUMERS = {Role.PROJECTOR, Role.SAGA, Role.OBSERVER}
 _HANDLED = {HandlerKind.AGGREGATE_COMMAND: "command", HandlerKind.COMMAND: "command", HandlerKind.QUERY: "query"}
@@ -56,6 +61,7 @@ class RunningBundle:
         self._found = found
         self._make = make
         self._stack = AsyncExitStack()
+        self._drain_until: float | None = None
         self._instance_id = new_id()
         self._tasks = Tasks()
         self._boundaries = Boundaries()
@@ -90,6 +96,7 @@ class RunningBundle:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._drain_until = asyncio.get_running_loop().time() + DRAIN_SECONDS
         await self._stack.aclose()
 
     async def ready(self) -> None:
@@ -109,7 +116,7 @@ class RunningBundle:
         state_url = self._consumer_state_url()
         executors = Executors(self._settings.executors)
         self._stack.callback(executors.close)
-        pools = executors.open(component for component in components)
+        pools = executors.open(components)
         await self._stack.enter_async_context(self._backend)
         self.store = await self._backend.join(self._description())
         consumer_store = await self._stack.enter_async_context(SqlConsumerStateStore(state_url))
@@ -128,6 +135,7 @@ class RunningBundle:
             lanes=executors.lanes,
             counts=self._counts.of if self._is_sampled else None,
             take_over=self._backend.sole_owner,
+            stop_timeout=timedelta(seconds=DRAIN_SECONDS),
         )
         for component in components:
             await self._install(component, pools)
@@ -262,12 +270,17 @@ class RunningBundle:
         """Refuse new requests and let running handlers end, with what they still send."""
         await self._backend.disable()
         self._sender.drain()
-        if not await self._admission.drained(DRAIN_SECONDS):
+        if not await self._admission.drained(self._drain_seconds()):
             logger.warning(
-                "%d handlers of %s still run after %g s and are left behind",
+                "%d handlers of %s still run at the end of the stop's %g s and are left behind",
                 self._admission.running,
                 self._settings.bundle_id,
                 DRAIN_SECONDS,
             )
         self._sender.close()
-        await self._tasks.close(DRAIN_SECONDS)
+        await self._tasks.close(self._drain_seconds())
+
+    def _drain_seconds(self) -> float:
+        if self._drain_until is None:  # the start has failed
+            return DRAIN_SECONDS
+        return max(self._drain_until - asyncio.get_running_loop().time(), LAST_SECONDS)

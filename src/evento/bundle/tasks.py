@@ -11,6 +11,8 @@ __all__ = ["Tasks"]
 
 logger = logging.getLogger("evento")
 
+CANCEL_SECONDS = 3.0
+
 
 class Tasks:
     """Owns background tasks: logs their failures, and waits for them at the end."""
@@ -31,10 +33,15 @@ class Tasks:
             logger.error("the background task %s failed", task.get_name(), exc_info=task.exception())
 
     async def close(self, timeout: float) -> None:
-        """Wait for the tasks, and cancel those that have not ended after ``timeout`` seconds."""
+        """Wait for the tasks, and cancel those that have not ended after ``timeout`` seconds.
+
+        A task that ignores that is left behind.
+        """
         if self._tasks:
             _, pending = await asyncio.wait(self._tasks, timeout=timeout)
             for task in pending:
                 task.cancel()
             if pending:
-                await asyncio.wait(pending)
+                _, left = await asyncio.wait(pending, timeout=CANCEL_SECONDS)
+                for task in left:
+                    logger.error("the background task %s ignores that it is cancelled: left behind", task.get_name())
