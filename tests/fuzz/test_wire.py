@@ -67,7 +67,7 @@ def test_requests(data: bytes) -> None:
 )
 def test_replies(data: bytes) -> None:
     try:
-        reply = decode_reply(data, "A")
+        reply, _ = decode_reply(data, "A")
     except PayloadError as error:
         error_to_data(error)
     else:

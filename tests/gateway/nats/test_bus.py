@@ -216,7 +216,7 @@ async def test_the_time_on_the_way_counts(connect: Connect) -> None:
     subject = sender.subjects.command("A")
     for seconds_ago, runs in ((20, 0), (5, 1)):
         frame = encode_request(request_of("A"), attempt=1, remaining=10, sent_at=clock.now() - seconds_ago)
-        reply = decode_reply(await sender.request(subject, frame, soon()), "A")
+        reply, _ = decode_reply(await sender.request(subject, frame, soon()), "A")
         assert len(gate.requests) == runs
         assert (reply.error is None) == bool(runs)
     assert gate.deadlines[0] < soon(5.1)
@@ -248,7 +248,7 @@ async def test_malformed_requests_are_answered_and_counted(connect: Connect, cap
     gate = Gate()
     await bus.serve("command", "A", gate)
     for _ in range(5):
-        reply = decode_reply(await sender.request(sender.subjects.command("A"), b"\x93garbage", soon()), "A")
+        reply, _ = decode_reply(await sender.request(sender.subjects.command("A"), b"\x93garbage", soon()), "A")
         assert isinstance(error_of(reply), PayloadError)
     sender.publish(sender.subjects.command("A"), b"")
     gate.open()

@@ -1,4 +1,18 @@
-"""The MessageBus between processes: requests travel over NATS to one of the replicas that serve their name."""
+"""The MessageBus between processes: requests travel over NATS to one of the replicas that serve their name.
+
+A request that was sent more than once can have several runs, and the first answer is not always the last word:
+
+* **A success** is: the event is stored, and no other run can store another one under its message id.
+* **A failure of a run that knew of former attempts** (attempt 2 and later) is: before it answered it has looked the
+  message id up, and written a tombstone under it if nothing was there. No run can store an event after that.
+* **A failure of the first attempt's run** is not: it has written nothing down, and another run may store the event. The
+  command is sent again, under a reply subject of its own, so that what still comes of former sends is ignored; the run
+  that this makes, or joins, knows of former attempts. Its handler runs again, as after any lost answer.
+* **A failure without a run**, or one that only says "not now", proves nothing of the other runs: it is handed out, and
+  is not definite. Sending again at once would only add to what made it.
+
+A query has no effect, so any answer is as good as another.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +23,7 @@ from typing import Self
 
 from msgspec.structs import replace
 
-from evento.errors import DefinitionError, HandlerNotFound, PayloadError, Stopped, error_from_data
+from evento.errors import DefinitionError, EventoError, HandlerNotFound, PayloadError, Stopped, error_from_data
 from evento.gateway.bus import RequestHandler
 from evento.gateway.nats.clock import ClusterClock
 from evento.gateway.nats.connection import NatsConnection, NoResponders, Subscription
@@ -77,13 +91,25 @@ class NatsBus:
         await asyncio.gather(*(subscription.unsubscribe() for subscription in inquiries.values()))
 
     async def request(self, request: Request, deadline: float) -> Reply:
-        """Send a request to a handler of its name, and return the reply.
+        """Send a request to a handler of its name, and return the reply: one that no other run can contradict.
 
         :raises HandlerNotFound: nobody served the name within the grace period.
         :raises PayloadError: the request is larger than the server takes, or the reply cannot be read.
         :raises AuthenticationError: this bundle may not send it.
         :raises Stopped: the connection was closed.
         """
+        while True:
+            reply, attempt, newest = await self._exchange(request, deadline)
+            if reply.error is None or newest == 1:
+                return reply
+            if attempt == 0 or isinstance(error_from_data(reply.error), NOT_NOW):
+                return Reply(error=replace(reply.error, definite=False))  # a former attempt may have taken effect
+            if attempt > 1 or request.kind == "query":
+                return reply
+            request = replace(request, attempt=newest + 1, keyed=True)
+
+    async def _exchange(self, request: Request, deadline: float) -> tuple[Reply, int, int]:
+        """Return an answer, the attempt of the run that gave it (0: none), and the newest attempt that was sent."""
         now = asyncio.get_running_loop().time
         attempts = 1
         sent = Sent(self.inquirer, (request.kind, request.name))
@@ -106,18 +132,20 @@ class NatsBus:
                 kind=request.kind,
                 name=request.name,
             )
-            error.definite = nobody.attempt == 1
+            error.definite = nobody.attempt == request.attempt == 1
             raise error from None
+        except EventoError as error:
+            if attempts > 1 or request.attempt > 1:
+                error.definite = False  # it is about the last send, and a former one may have taken effect
+            raise
         finally:
             self.inquirer.forget(sent)
         try:
-            reply = decode_reply(data, request.name)
+            reply, attempt = decode_reply(data, request.name)
         except PayloadError as unreadable:
             unreadable.definite = request.kind == "query"
             raise
-        if attempts > 1 and reply.error is not None and isinstance(error_from_data(reply.error), NOT_NOW):
-            return Reply(error=replace(reply.error, definite=False))  # a former attempt may have taken effect
-        return reply
+        return reply, attempt, request.attempt + attempts - 1
 
     def _subject(self, request: Request) -> str:
         key = (request.kind, request.name)

@@ -186,15 +186,16 @@ class Receiver:
 
     async def _run(self, run: _Run) -> None:
         request, name = run.first.request, run.first.request.name
+        attempt = request.attempt
         try:
             reply = await run.handler(request, run.first.deadline)
         except Exception as error:
             logger.exception("the handler of %s failed outside of what it answers for", name)
-            reply = _failure(error)
+            reply, attempt = _failure(error), 0  # nobody has looked what became of former attempts
         if not self._connection.is_writable:
             await self._connection.writable()
         for asker in run.askers():
-            self._answer(asker.delivery, name, reply, asker.deadline)
+            self._answer(asker.delivery, name, reply, attempt, asker.deadline)
 
     def _ended(self, run: _Run, task: asyncio.Task[None]) -> None:
         """Give back what a run held; answer, or run again, for whoever got no answer from it."""
@@ -214,11 +215,11 @@ class Receiver:
         now = asyncio.get_running_loop().time()
         for asker in run.askers():
             if run.refusal is not None:
-                self._answer(asker.delivery, asker.request.name, _failure(run.refusal))
+                self._answer(asker.delivery, asker.request.name, _failure(run.refusal), run.first.request.attempt)
             elif not run.expired:
                 failure = HandlerError(f"the handler of {asker.request.name} was cancelled from within")
                 failure.definite = False
-                self._answer(asker.delivery, asker.request.name, _failure(failure))
+                self._answer(asker.delivery, asker.request.name, _failure(failure), run.first.request.attempt)
             elif asker.deadline > now:  # sent again with more time than the first send had
                 self._take(asker, run.handler, now)
 
@@ -246,16 +247,19 @@ class Receiver:
         except PayloadError:  # too large together: what is not found is sent again
             delivery.respond(encode_found(Found(found.running, [])))
 
-    def _answer(self, delivery: Delivery, name: str, reply: Reply, deadline: float | None = None) -> None:
+    def _answer(
+        self, delivery: Delivery, name: str, reply: Reply, attempt: int = 0, deadline: float | None = None
+    ) -> None:
+        """Give the reply of the run of an attempt; 0: nothing ran."""
         try:
-            frame = encode_reply(reply)
+            frame = encode_reply(reply, attempt)
             delivery.respond(frame)
             if deadline is not None and not delivery.is_answerable:
                 self._outcomes.keep(delivery.inbox, frame, deadline)
         except Exception as error:  # too large, or something that msgpack cannot hold
             refusal = PayloadError(f"the answer to {name} cannot be sent: {str(error)[:500]}", name=name)
             refusal.definite = reply.event is None
-            delivery.respond(encode_reply(_failure(refusal)))
+            delivery.respond(encode_reply(_failure(refusal), attempt))
 
     def _count_malformed(self, error: PayloadError) -> None:
         self.malformed += 1

@@ -55,6 +55,7 @@ class _ReplyFrame(msgspec.Struct, array_like=True, gc=False):
     event: EventRecord | None
     view: bytes | None
     error: bytes | None
+    attempt: int = 0
 
 
 class _InquiryFrame(msgspec.Struct, array_like=True, gc=False):
@@ -169,14 +170,14 @@ def _metadata(data: bytes) -> Metadata:
     return Metadata(metadata.to_dict()) if b"\\u" in data else metadata
 
 
-def encode_reply(reply: Reply) -> bytes:
-    """Return the frame of a reply."""
+def encode_reply(reply: Reply, attempt: int = 0) -> bytes:
+    """Return the frame of a reply; ``attempt`` is that of the run that it comes from, 0: nothing ran."""
     error = None if reply.error is None else msgspec.json.encode(reply.error)
-    return _encoder.encode(_ReplyFrame(VERSION, reply.event, reply.view, error))
+    return _encoder.encode(_ReplyFrame(VERSION, reply.event, reply.view, error, attempt))
 
 
-def decode_reply(data: bytes, name: str) -> Reply:
-    """Read the frame of the reply to a request of a name.
+def decode_reply(data: bytes, name: str) -> tuple[Reply, int]:
+    """Read the frame of the reply to a request of a name, and which attempt's run it comes from.
 
     :raises PayloadError: it is malformed or of another version.
     """
@@ -187,7 +188,7 @@ def decode_reply(data: bytes, name: str) -> Reply:
         raise PayloadError(f"the answer to {name!r} cannot be read: {failure}", name=name) from failure
     if frame.version != VERSION:
         raise PayloadError(_other_version(f"the answer to {name!r}", frame.version), name=name)
-    return Reply(frame.event, frame.view, error)
+    return Reply(frame.event, frame.view, error), frame.attempt
 
 
 def encode_inquiry(numbers: list[int]) -> bytes:
