@@ -13,12 +13,14 @@ from running_server import bundle, free_settings
 from shop import ItemAddCommand, OrderAggregate, OrderInvoker, OrderPlaceCommand
 from waiting import eventually
 
-from evento import AuthenticationError, EventoBundle
-from evento.errors import error_from_data
-from evento.gateway.nats import NatsConnection
+from evento import AuthenticationError, CommandRejected, EventoBundle
+from evento.errors import error_from_data, error_to_data
+from evento.gateway.nats import Delivery, NatsConnection
 from evento.gateway.nats.calls import encode
-from evento.gateway.nats.registry import REGISTRY
+from evento.gateway.nats.registry import REGISTRY, ViewCall
 from evento.gateway.nats.subjects import QUEUE
+from evento.gateway.nats.wire import encode_reply
+from evento.messages import Reply
 from evento.messages.registration import BundleDescription, InstanceView, Register, Session
 from evento.server.server import EventoServer
 from evento.server.tokens import TokenFile
@@ -53,6 +55,26 @@ class Thief:
         """Take part in answering a subject."""
         await self.connection.subscribe(subject, lambda delivery: delivery.respond(b""), queue=QUEUE)
 
+    async def answer(self, inbox: str, forged: bytes) -> None:
+        """Answer the requests of others: ask oneself, and let the answers go to their inbox; guess their numbers."""
+        answered: set[str] = set()
+
+        def forge(delivery: Delivery) -> None:
+            delivery.respond(forged)
+            answered.add(delivery.reply)
+
+        subjects = self.connection.subjects
+        serving = await self.connection.subscribe(subjects.command("HarmlessCommand"), forge, queue=QUEUE)
+        asking = await self.connection.subscribe(subjects.inquiry("command", "HarmlessCommand"), forge)
+        for number in range(500):
+            self.connection.publish(subjects.command("HarmlessCommand"), b"", reply=f"{inbox}.{number}")
+            self.connection.publish(
+                subjects.inquiry("command", "HarmlessCommand"), b"", reply=f"{inbox}.inquiry.{number}"
+            )
+        await eventually(lambda: len(answered) == 1000)
+        await asking.drain()
+        await serving.drain()
+
     async def send(self, subject: str) -> None:
         """Ask on a subject that only servers and terminals use."""
         await self.connection.request(subject, b"", asyncio.get_running_loop().time() + 5)
@@ -76,6 +98,9 @@ ATTEMPTS: dict[str, Callable[[Thief], Awaitable[None]]] = {
     ),
     "operate another's instance": lambda thief: thief.send(
         thief.connection.subjects.instance("orders", thief.victim.instance_id, "consumers")
+    ),
+    "learn who lives": lambda thief: thief.registry(
+        thief.connection.subjects.registry("view"), "view", ViewCall("orders")
     ),
     "publish the head": lambda thief: thief.send(thief.connection.subjects.head),
 }
@@ -153,3 +178,22 @@ async def test_all_that_an_impostor_tries_is_refused_and_nobody_notices(server: 
         message = await web.commands.send_message(ItemAddCommand("ORD_1", "pen", 0))
         assert message is not None
         assert message.version == sent + 2
+
+
+async def test_nobody_can_answer_the_requests_of_another(server: EventoServer) -> None:
+    """The thief even knows the instance that he wants to deceive; what he cannot guess are the numbers of requests."""
+
+    def connected(user: str) -> NatsConnection:
+        token = server.made_tokens[user]  # type: ignore[attr-defined]
+        return NatsConnection(server.gateway_url, cluster="shop", user=user, instance="1", token=token)
+
+    async with connected("orders") as orders, connected("web") as web, connected("thief") as stealing:
+        arrived: asyncio.Queue[Delivery] = asyncio.Queue()
+        await orders.subscribe(orders.subjects.command("ItemAddCommand"), arrived.put_nowait, queue=QUEUE)
+        deadline = asyncio.get_running_loop().time() + 30
+        asking = asyncio.create_task(web.request(web.subjects.command("ItemAddCommand"), b"", deadline))
+        delivery = await arrived.get()
+        thief = Thief(stealing, InstanceView("web", "1", 1, enabled=True, heartbeat_age=0))
+        await thief.answer(web.inbox, encode_reply(Reply(error=error_to_data(CommandRejected("forged")))))
+        delivery.respond(b"the answer")
+        assert await asking == b"the answer"

@@ -224,11 +224,17 @@ async def test_what_a_bundle_needs_is_open_to_it(running: Gateway) -> None:
         await server.subscribe(f"{PREFIX}.telemetry.>", cb=nothing_at_all)
         await server.publish(f"{PREFIX}.instance.orders.2.drain", b"")
         await server.flush()
-        for subject in ("registry.view", "registry.orders.register"):
+        for subject in ("registry.catalogue", "registry.orders.register"):
             assert (await orders.request(f"{PREFIX}.{subject}", b"", timeout=5)).data == b"server"
 
         assert orders.refusals == []
         assert server.refusals == []
+
+
+async def test_which_instances_there_are_is_not_told_to_bundles(running: Gateway, orders: Any) -> None:
+    said = await refusal(orders, lambda: orders.publish(f"{PREFIX}.registry.view", b""))
+
+    assert "permissions violation" in said
 
 
 async def nothing_at_all(message: Any) -> None:

@@ -37,7 +37,8 @@ _RESPONSES: Final = {"max": 2, "expires": "330s"}
 class User:
     """A user of the gateway. ``password`` is a hash, or what stands for one.
 
-    ``responds``: may answer each request that it received, once, wherever the answer is wanted.
+    ``responds``: may answer each request that it received, once, wherever the answer is wanted: also where nothing was
+    asked. Only the number of a request, which nobody can guess, tells answers from forgeries.
     """
 
     name: str
@@ -91,8 +92,7 @@ def _bundle_user(subjects: Subjects, of: Token, reserved: Iterable[str]) -> User
             f"{prefix}.query.*",
             f"{prefix}.inquiry.*.*",
             *(subjects.store(operation) for operation in STORE_OPERATIONS),
-            subjects.registry("view"),
-            subjects.registry("catalogue"),
+            subjects.registry("catalogue"),  # not "view": which instances there are concerns the terminal alone
             f"{prefix}.registry.{bundle}.*",  # the subject proves who registers
             f"{prefix}.telemetry.{bundle}.>",
         ),

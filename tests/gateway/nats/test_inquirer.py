@@ -170,14 +170,15 @@ async def test_only_who_sent_a_request_learns_of_it(connect: Connect) -> None:
     waiting = asyncio.create_task(NatsBus(sending).request(request_of("A"), soon()))
     await gate.until(entered=1)
     found = []
+    [number] = (waiting.number for waiting in sending._waiting.values())
     for asking in (curious, sending):
         answers: asyncio.Queue[Delivery] = asyncio.Queue()
         await asking.subscribe(f"{asking.inbox}.test.*", answers.put_nowait)
         asking.publish(
-            asking.subjects.inquiry("command", "A"), encode_inquiry([1, 2, 3]), reply=f"{asking.inbox}.test.1"
+            asking.subjects.inquiry("command", "A"), encode_inquiry([1, number, 3]), reply=f"{asking.inbox}.test.1"
         )
         found.append(decode_found((await answers.get()).data))
-    assert [one.running for one in found] == [[], [1]]
+    assert [one.running for one in found] == [[], [number]]
     gate.open()
     await waiting
     await bus.close()

@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
-import re
 import ssl
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import lru_cache
 from types import TracebackType
@@ -17,7 +15,10 @@ from typing import Any, Self
 from evento.errors import AuthenticationError, PayloadError, Stopped, StoreUnavailable, TooManyPendingRequests
 from evento.gateway.nats.callbacks import StateCallback, added, called
 from evento.gateway.nats.complaints import Complaints
+from evento.gateway.nats.denials import denial_of
+from evento.gateway.nats.held import HeldReplies
 from evento.gateway.nats.link import Address, Link, LinkSettings
+from evento.gateway.nats.numbers import Numbers
 from evento.gateway.nats.protocol import publish_frame, sub_line, unsub_line
 from evento.gateway.nats.subjects import Subjects
 from evento.gateway.nats.subscriptions import Delivery, DeliveryCallback, Subscription
@@ -28,15 +29,8 @@ __all__ = ["Delivery", "NatsConnection", "NoResponders", "Subscription"]
 logger = logging.getLogger("evento.gateway.nats")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
-MAX_HELD_BYTES = 16 * 1024 * 1024
-"""Bytes of replies that wait for a lost connection to come back; later ones are dropped."""
 _INBOX_SID = b"1"
 _NO_RESPONDERS = b"NATS/1.0 503"
-_DENIED = re.compile(
-    r"permissions violation for (?P<what>publish|subscription)(?P<reply> with reply of| to) "
-    r'"(?P<subject>[^"]*)"(?: using queue "(?P<queue>[^"]*)")?',
-    re.IGNORECASE,
-)
 
 
 class NatsConnection:
@@ -49,7 +43,8 @@ class NatsConnection:
         several, with commas between. Servers that these name as their cluster's are tried after them.
     :param cluster: the name of the cluster.
     :param user: who this is: the bundle's id.
-    :param instance: the id of this instance, which nobody else can guess: replies come to it.
+    :param instance: the id of this instance: replies come to its inbox, under numbers that nobody can guess. The id is
+        no secret: all who are asked see it.
     :param token: proves the user; None: none is asked for.
     :param tls: demands encryption and says what to trust.
     :param start_timeout: seconds to wait for the first connection; None: for ever.
@@ -90,11 +85,10 @@ class NatsConnection:
         self._peers: list[Address] = []
         self._subscriptions: dict[bytes, Subscription] = {}
         self._sid = 1
-        self._number = 0
+        self._numbers = Numbers()
         self._in_flight = 0
         self._waiting: dict[bytes, Waiting] = {}
-        self._held: deque[tuple[bytes, bytes]] = deque()
-        self._held_bytes = 0
+        self._held = HeldReplies()
         self._max_payload = 1024 * 1024
         self._on_reconnect: list[StateCallback] = []
         self._on_disconnect: list[StateCallback] = []
@@ -204,10 +198,8 @@ class NatsConnection:
         for subscription in self._subscriptions.values():
             subscription.denied = None
             link.write(subscription.line())
-        while self._held:
-            reply, data = self._held.popleft()
+        for reply, data in self._held.release():
             link.write(publish_frame(reply, b"", data))
-        self._held_bytes = 0
         self._max_payload = link.max_payload
         self._link = link
         self._linked.set()
@@ -307,9 +299,9 @@ class NatsConnection:
                 f"{subject} was not asked: {self._in_flight} requests wait for an answer", limit=self._max_in_flight
             )
         loop = asyncio.get_running_loop()
-        self._number += 1
-        key = b"%d" % self._number
-        waiting = Waiting(_encoded(subject), self._number, loop.create_future())
+        number = self._numbers.next()
+        key = b"%d" % number
+        waiting = Waiting(_encoded(subject), number, loop.create_future())
         if watch is not None:
             watch(waiting)
         timer = loop.call_at(deadline, waiting.expire) if deadline != float("inf") else None
@@ -412,10 +404,7 @@ class NatsConnection:
         link = self._link
         if link is not None:
             link.write(publish_frame(reply, b"", data))
-        elif self._held_bytes + len(data) <= MAX_HELD_BYTES and not self._closed:
-            self._held.append((reply, data))
-            self._held_bytes += len(data) + 100
-        else:
+        elif self._closed or not self._held.hold(reply, data):
             self.dropped += 1
 
     def _check_size(self, subject: str, data: bytes) -> None:
@@ -519,12 +508,12 @@ class NatsConnection:
 
     def _on_server_error(self, text: str) -> None:
         """Tell whoever is concerned by an error that leaves the connection open."""
-        found = _DENIED.match(text)
-        if found is None:
+        denial = denial_of(text)
+        if denial is None:
             logger.error("the server says: %s", text)
             return
-        subject = found["subject"]
-        if found["what"].lower() == "subscription":
+        subject = denial.subject
+        if denial.to_listen:
             concerned = [one for one in self._subscriptions.values() if one.subject == subject]
             for subscription in concerned:
                 subscription.denied = text

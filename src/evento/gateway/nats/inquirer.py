@@ -13,6 +13,7 @@ from collections import defaultdict
 from evento.errors import PayloadError
 from evento.gateway.deadlines import Deadlines
 from evento.gateway.nats.connection import Delivery, NatsConnection, Subscription
+from evento.gateway.nats.numbers import Numbers
 from evento.gateway.nats.waiting import Waiting
 from evento.gateway.nats.wire import decode_found, encode_inquiry
 
@@ -98,7 +99,7 @@ class Inquirer:
         self._deadlines = Deadlines()
         self._due: set[Sent] = set()
         self._rounds: dict[str, _Round] = {}
-        self._number = 0
+        self._numbers = Numbers()
         self._subscription: Subscription | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -148,8 +149,7 @@ class Inquirer:
         replies = []
         for key, asked in by_key.items():
             for start in range(0, len(asked), MAX_NUMBERS):
-                self._number += 1
-                reply = f"{self._replies}.{self._number}"
+                reply = f"{self._replies}.{self._numbers.next()}"
                 this = self._rounds[reply] = _Round(asked[start : start + MAX_NUMBERS])
                 self._connection.publish(
                     self._connection.subjects.inquiry(*key), encode_inquiry(list(this.asked)), reply=reply

@@ -110,7 +110,7 @@ class Subjects:
         return f"{self.prefix}.instance.{token(bundle)}.{token(instance)}.{token(operation)}"
 
     def inbox(self, user: str, instance: str) -> str:
-        """Return the prefix of the reply subjects of one instance; ``.<n>`` follows it."""
+        """Return the prefix of the reply subjects of one instance; ``.<n>`` follows it, which nobody can guess."""
         return f"{self.prefix}.inbox.{token(user)}.{token(instance)}"
 
     def inbox_owner(self, subject: str) -> tuple[str, str] | None:
