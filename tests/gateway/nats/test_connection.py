@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from nats_server import Connect, NatsServer, free_port, nats_server
+from tcp_proxy import tcp_proxy
 from waiting import eventually
 
 from evento.errors import AuthenticationError, PayloadError, Stopped, StoreUnavailable, TooManyPendingRequests
@@ -210,11 +211,37 @@ async def test_an_answer_to_the_first_attempt_still_counts_after_a_reconnect(
     waiting = asyncio.create_task(one.request("x", b"", soon(30), grace=30))
     await asked.until(1)
     await server.kill()
-    asked.deliveries[0].respond(b"done")  # held back or lost with the connection: the second attempt decides then
+    asked.deliveries[0].respond(b"done")  # held back, or lost with the connection
     await server.start()
-    await asked.until(2)
+    second = asyncio.create_task(asked.until(2))
+    await asyncio.wait({waiting, second}, return_when=asyncio.FIRST_COMPLETED)
     asked.deliveries[0].respond(b"done")
     assert await waiting == b"done"
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+
+
+async def test_an_answer_to_the_first_attempt_counts_while_nobody_serves_the_second(
+    connect: Connect, server: NatsServer
+) -> None:
+    """Its replica takes no more requests and ends those that it has, as when it is stopped."""
+    async with tcp_proxy(server.port) as proxy:
+        one, other = await connect(servers=proxy.url), await connect()
+        asked, attempts = Collected(), list[int]()
+
+        def message(attempt: int) -> bytes:
+            attempts.append(attempt)
+            return b""
+
+        subscription = await other.subscribe("x", asked)
+        waiting = asyncio.create_task(one.request("x", message, soon(30), grace=30))
+        await asked.until(1)
+        await subscription.drain()
+        proxy.cut()
+        await eventually(lambda: attempts.count(2) >= 8)  # the pauses between them are long by now
+        asked.deliveries[0].respond(b"done")
+        assert await waiting == b"done"
+        assert set(attempts) == {1, 2}
 
 
 async def test_a_request_waits_for_the_connection_until_its_deadline(connect: Connect, server: NatsServer) -> None:

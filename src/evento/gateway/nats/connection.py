@@ -222,8 +222,7 @@ class NatsConnection:
         if not self._closed:
             self._linked.clear()
         for waiting in self._waiting.values():
-            if not waiting.future.done():
-                waiting.future.set_result(None)
+            waiting.send_again()
 
     async def _keep(self, link: Link) -> None:
         """Stay connected."""
@@ -301,7 +300,7 @@ class NatsConnection:
         loop = asyncio.get_running_loop()
         number = self._numbers.next()
         key = b"%d" % number
-        waiting = Waiting(_encoded(subject), number, loop.create_future())
+        waiting = Waiting(_encoded(subject), number)
         if watch is not None:
             watch(waiting)
         timer = loop.call_at(deadline, waiting.expire) if deadline != float("inf") else None
@@ -317,7 +316,9 @@ class NatsConnection:
                     pause = next(left, None)
                     if pause is None:
                         raise
-                    await asyncio.sleep(pause)
+                    answer = await waiting.answer_within(pause)
+                    if answer is not None:
+                        return answer
                     if waiting.expired:
                         raise
         finally:
@@ -335,14 +336,16 @@ class NatsConnection:
             if waiting.future.done():
                 if waiting.expired:
                     raise TimeoutError
-                waiting.future = asyncio.get_running_loop().create_future()
+                waiting.renew()
             link = self._link
             if link is None or not link.is_writable:
                 link = await self._usable(waiting, deadline)
-            message = data(waiting.attempt) if callable(data) else data
-            self._check_size(waiting.subject.decode(), message)
-            self._waiting[key] = waiting
-            link.write(publish_frame(waiting.subject, self._inbox + key, message))
+            if not waiting.future.done():  # no answer to a former send has come meanwhile
+                message = data(waiting.attempt) if callable(data) else data
+                self._check_size(waiting.subject.decode(), message)
+                self._waiting[key] = waiting
+                waiting.is_sent = True
+                link.write(publish_frame(waiting.subject, self._inbox + key, message))
             answer = await waiting.future
             if answer is not None:
                 return answer
@@ -470,12 +473,12 @@ class NatsConnection:
     def _on_message(self, sid: bytes, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
         if sid == _INBOX_SID:
             waiting = self._waiting.get(subject[len(self._inbox) :])
-            if waiting is None or waiting.future.done():
+            if waiting is None:
                 return  # whoever asked is gone
             if headers and headers.startswith(_NO_RESPONDERS):
-                waiting.future.set_exception(NoResponders(waiting.subject.decode(), waiting.attempt))
+                waiting.fail(NoResponders(waiting.subject.decode(), waiting.attempt))
             else:
-                waiting.future.set_result(payload)
+                waiting.answer(payload)
             return
         subscription = self._subscriptions.get(sid)
         if subscription is None:

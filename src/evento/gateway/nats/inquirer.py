@@ -177,7 +177,7 @@ class Inquirer:
                     self._due.add(one)
                     continue
                 one.patience *= 2
-                self.resent += 1
+                self.resent += one.waiting.is_sent
                 one.waiting.send_again()
             self.watch(one)
 
