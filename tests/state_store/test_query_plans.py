@@ -46,7 +46,7 @@ OPERATIONS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "fetch names and contexts": lambda db: reader.fetch(db, 0, ["eu-1"], ["Event1", "Event2"], 1000, 10**6),
     "lookup": lambda db: commands.lookup(db, "c1", NOW),
     "reject": lambda db: commands.reject(db, "c1", ERROR, NOW),
-    "lock": lambda db: locks.lock(db, "L", "a", 60, NOW),
+    "lock": lambda db: locks.lock(db, "L", "a", 60, NOW, None),
     "renew": lambda db: locks.renew(db, Lease("L", 1), 60, NOW),
     "unlock": lambda db: locks.unlock(db, Lease("L", 1), NOW),
     "snapshot": lambda db: snapshots.write(db, Snapshot("ORD_1", 1, "f", b"{}"), NOW),

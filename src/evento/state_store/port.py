@@ -358,10 +358,11 @@ class StateStore(Protocol):
         """
         ...
 
-    async def lock(self, lock_id: str, *, owner: str, ttl: float) -> Lease | None:
+    async def lock(self, lock_id: str, *, owner: str, ttl: float, request: str | None = None) -> Lease | None:
         """Grant a leased lock for ``ttl`` seconds of the store's clock, or None while another owner holds it.
 
-        An owner that asks again while it holds the lock gets None too: one grant, one holder.
+        An owner that asks again while it holds the lock gets None too: one grant, one holder. Only the same ``request``
+        (an id, sent again because the answer was lost) is granted the same lease once more.
         """
         ...
 

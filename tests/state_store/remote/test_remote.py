@@ -20,7 +20,7 @@ from evento.gateway.nats.calls import Answer, encode
 from evento.messages import EventRecord
 from evento.server.store import StoreService
 from evento.server.store.appending import Appending
-from evento.state_store import AlreadyStored, Append, Appended, EventFilter, Snapshot
+from evento.state_store import AlreadyStored, Append, Appended, EventFilter, Lease, Snapshot
 from evento.state_store.remote import RemoteStateStore, requests, wire
 from evento.state_store.sqlite import SqliteStateStore
 from evento.testing.conformance.state_store.support import all_found, append, filled, new_event, stored, whole
@@ -101,6 +101,61 @@ async def test_what_a_server_took_with_it_when_it_was_killed_is_asked_again(
                 assert isinstance(await waiting, Appended)
                 assert await locking is not None
                 assert await backing.head() == 1
+
+
+class Slow:
+    """A store that answers a lock only when it was asked for twice."""
+
+    def __init__(self, store: SqliteStateStore) -> None:
+        self._store = store
+        self.asked = 0
+        self._twice = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def lock(self, lock_id: str, **options: Any) -> Lease | None:
+        lease = await self._store.lock(lock_id, **options)
+        self.asked += 1
+        if self.asked == 2:
+            self._twice.set()
+        await self._twice.wait()
+        return lease
+
+
+async def test_a_lock_that_takes_long_is_granted_once_to_who_asks_twice(
+    connecting: Connecting, backing: SqliteStateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "_PATIENCE", 0.05)
+    slow: Any = Slow(backing)
+    async with connecting("evento-server") as server, connecting("shop") as connection:
+        service, store = StoreService(server, slow), RemoteStateStore(connection)
+        async with service, store:
+            lease = await store.lock("L", owner="me", ttl=60)
+            assert lease is not None
+            assert slow.asked >= 2
+            assert await store.lock("L", owner="me", ttl=60) is None
+            assert await store.unlock(lease)
+            assert await store.lock("L", owner="other", ttl=60) is not None
+
+
+async def test_an_answer_to_the_first_send_counts_after_the_second(
+    connecting: Connecting, backing: SqliteStateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever takes a server long: it is not done again for ever."""
+    monkeypatch.setattr(requests, "_PATIENCE", 0.05)
+    async with connecting("evento-server") as server, connecting("shop") as connection:
+        service = StoreService(server, backing)
+        await service.__aenter__()
+        async with RemoteStateStore(connection) as store:
+            await service.__aexit__()
+            calls: list[Delivery] = []
+            await server.subscribe(server.subjects.store("head"), calls.append, queue="evento")
+            asking = asyncio.ensure_future(store.head())
+            await eventually(lambda: len(calls) >= 3)
+            calls[0].respond(encode(Answer(None, 7)))
+            assert await asking == 7
+            assert len({call.reply for call in calls}) == 1
 
 
 async def test_a_refusal_is_not_definite_while_nobody_knows_what_became_of_the_first_send(

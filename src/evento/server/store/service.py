@@ -115,7 +115,7 @@ class StoreService:
             "snapshot": lambda call: store.snapshot(call.snapshot),
             "lookup": lambda call: store.lookup(call.command_id),
             "reject": lambda call: store.reject(call.command_id, call.error),
-            "lock": lambda call: store.lock(call.lock_id, owner=call.owner, ttl=call.ttl),
+            "lock": lambda call: store.lock(call.lock_id, owner=call.owner, ttl=call.ttl, request=call.request),
             "renew": lambda call: store.renew(call.lease, ttl=call.ttl),
             "unlock": lambda call: store.unlock(call.lease),
             "search": self._in_turn(self._search),

@@ -24,11 +24,12 @@ LEFT JOIN closed_commands AS c
 """
 _OUTCOME_FIELDS = 5
 _REJECT = "SELECT outcome, known_error FROM reject_command($1, $2, $3, $4)"
-# Asked for again by the same request, because its answer was lost, the lock is granted to it anew.
+# Asked for again by the same request, because its answer was lost, it is the same lease: the answer may come after all.
 _LOCK = f"""
 INSERT INTO locks AS l VALUES ($1, nextval('lock_tokens'), $2, $3, {_NOW} + $4)
 ON CONFLICT (lock_id) DO UPDATE SET
-  token = excluded.token, owner = excluded.owner, request = excluded.request, expires_at = excluded.expires_at
+  token = CASE WHEN l.request = excluded.request THEN l.token ELSE excluded.token END,
+  owner = excluded.owner, request = excluded.request, expires_at = excluded.expires_at
 WHERE l.expires_at <= {_NOW} OR l.request = excluded.request
 RETURNING token
 """

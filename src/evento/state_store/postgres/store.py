@@ -203,11 +203,11 @@ class PostgresStateStore:
         known: LookupResult = await self._writer().submit(Rejection(command_id, error), EVENT_OVERHEAD)
         return known
 
-    async def lock(self, lock_id: str, *, owner: str, ttl: float) -> Lease | None:
+    async def lock(self, lock_id: str, *, owner: str, ttl: float, request: str | None = None) -> Lease | None:
         """Grant a leased lock for ``ttl`` seconds, or None while it is held."""
         self._writer()
-        request = new_id()  # asked again after a lost connection, it is still the same request
-        return await self._run(lambda db: operations.lock(db, lock_id, owner, ttl, request))
+        id = request or new_id()  # asked again after a lost connection, it is still the same request
+        return await self._run(lambda db: operations.lock(db, lock_id, owner, ttl, id))
 
     async def renew(self, lease: Lease, *, ttl: float) -> bool:
         """Extend a lease; False when it is lost."""

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from evento.errors import EventoError, Overloaded, PayloadError, StoreUnavailable, error_from_data
 from evento.gateway.nats import NatsConnection, NoResponders
 from evento.gateway.nats.calls import Operation, encode
+from evento.gateway.nats.waiting import Waiting
 from evento.messages import EventRecord
 from evento.state_store.port import Append, Appended, NewEvent
 from evento.state_store.remote import wire
@@ -18,11 +19,9 @@ from evento.state_store.remote.appends import Outcome
 
 __all__ = ["StoreRequests"]
 
-_PAUSES = (0.01, 0.05, 0.1, 0.25)
-"""Seconds between two looks for a server, the last one again and again."""
 _PATIENCE = 2.0
 """Seconds without an answer after which a call is sent again, then twice as long, and so on: a server that was killed
-tells nobody that it has taken a call with it."""
+tells nobody that it has taken a call with it. One that is only slow is not asked for nothing: its answer counts."""
 _SENT_ONCE = frozenset({"search", "info", "verify", "purge"})
 """Operations that may take long, and are not worth a second server's work."""
 
@@ -91,43 +90,73 @@ class StoreRequests:
     async def _request(self, name: str, call: wire.Call) -> tuple[bytes, bool]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
-        subject = self._connection.subjects.store(name)
-        unanswered = 0  # how often it was sent without hearing that nobody got it
-        patience = self._timeout if name in _SENT_ONCE else _PATIENCE
-        pauses = iter(_PAUSES)
-        pause = _PAUSES[-1]
+        resends = _Resends(self._timeout if name in _SENT_ONCE else _PATIENCE)
 
         def data(attempt: int) -> bytes:
-            nonlocal unanswered
-            unanswered += 1
+            resends.sent()
             return encode(replace(call, remaining=deadline - loop.time()))
 
-        while True:
-            before = unanswered
-            try:
-                answer = await self._connection.request(subject, data, min(deadline, loop.time() + patience))
-                return answer, unanswered > 1
-            except NoResponders:
-                unanswered -= 1
-            except TimeoutError:
-                if loop.time() >= deadline:
-                    break
-                patience *= 2
-                continue
-            except EventoError as error:  # the last one was not sent, or did not get there
-                if before or unanswered > before + 1:
-                    error.definite = False
-                raise
-            pause = next(pauses, pause)
-            if loop.time() + pause >= deadline:
-                break
-            await asyncio.sleep(pause)
-        what = "no answer came" if unanswered else "no server could be asked"
+        subject = self._connection.subjects.store(name)
+        try:
+            answer = await self._connection.request(subject, data, deadline, grace=self._timeout, watch=resends.begin)
+            return answer, resends.unanswered
+        except NoResponders:
+            asked = resends.unanswered
+        except TimeoutError:
+            asked = resends.unanswered or resends.is_sent
+        except EventoError as error:  # the last one was not sent, or did not get there
+            if resends.unanswered:
+                error.definite = False
+            raise
+        finally:
+            resends.end()
+        what = "no answer came" if asked else "no server could be asked"
         failure = StoreUnavailable(
             f"store.{name}: {what} within {self._timeout:g} s; look whether the server runs and reaches its database"
         )
-        failure.definite = not unanswered
+        failure.definite = not asked
         raise failure
+
+
+class _Resends:
+    """Sends one request again while no answer comes, ever more rarely; whichever answer comes first counts.
+
+    :param patience: seconds until the first time.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._waiting: Waiting | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether there was a send before the last one of which nobody heard what became of it."""
+        return self._waiting is not None and self._waiting.attempt > 1
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the last send may have reached a server."""
+        return self._waiting is not None and self._waiting.is_sent
+
+    def begin(self, waiting: Waiting) -> None:
+        """Take note of what waits for the answer."""
+        self._waiting = waiting
+
+    def sent(self) -> None:
+        """Take note that it is sent now."""
+        self.end()
+        self._timer = asyncio.get_running_loop().call_later(self._patience, self._send_again)
+
+    def _send_again(self) -> None:
+        self._patience *= 2
+        if self._waiting is not None:
+            self._waiting.send_again()
+
+    def end(self) -> None:
+        """Send it no more."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def _outcome(append: Append, outcome: wire.WireOutcome) -> Outcome:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from evento.errors import ErrorData, EventoError, StoreMismatch, StoreUnavailable
 from evento.gateway.nats import NatsConnection
 from evento.gateway.nats.calls import Operation
-from evento.messages import EventRecord
+from evento.messages import EventRecord, new_id
 from evento.state_store.port import (
     MAX_READ_BYTES,
     Append,
@@ -188,12 +188,14 @@ class RemoteStateStore:
             known: LookupResult = await self._call("reject", wire.RejectCall(*self._begin(), command_id, error))
         return known
 
-    async def lock(self, lock_id: str, *, owner: str, ttl: float) -> Lease | None:
+    async def lock(self, lock_id: str, *, owner: str, ttl: float, request: str | None = None) -> Lease | None:
         """Grant a leased lock for ``ttl`` seconds of the server's clock, or None while it is held.
 
-        A grant whose answer was lost stays until its time is over.
+        All sends of one call are one request, and are granted one lease. A grant of which nobody hears stays until its
+        time is over: that of a caller who gave up, or of a send that arrives after the lock was given back.
         """
-        lease: Lease | None = await self._call("lock", wire.LockCall(*self._begin(), lock_id, owner, ttl))
+        call = wire.LockCall(*self._begin(), lock_id, owner, ttl, request or new_id())
+        lease: Lease | None = await self._call("lock", call)
         return lease
 
     async def renew(self, lease: Lease, *, ttl: float) -> bool:

@@ -135,6 +135,7 @@ class LockCall(Call, frozen=True, array_like=True):
     lock_id: str
     owner: str
     ttl: float
+    request: str | None = None
 
 
 class RenewCall(Call, frozen=True, array_like=True):

@@ -12,13 +12,22 @@ LONGEST_AFTER_OPENING = 60.0
 """Seconds that a lease may still last when the file is opened."""
 
 
-def lock(connection: sqlite3.Connection, lock_id: str, owner: str, ttl: float, now: int) -> Lease | None:
-    """Grant the lock unless somebody holds it. Tokens rise for all locks together, so each lock's tokens rise too."""
+def lock(
+    connection: sqlite3.Connection, lock_id: str, owner: str, ttl: float, now: int, request: str | None
+) -> Lease | None:
+    """Grant the lock unless somebody holds it. Tokens rise for all locks together, so each lock's tokens rise too.
+
+    The request that holds it is granted the same lease again: the answer to its first send was lost.
+    """
     connection.execute("DELETE FROM locks WHERE lock_id = ? AND expires_at <= ?", (lock_id, now))
-    if connection.execute("SELECT 1 FROM locks WHERE lock_id = ?", (lock_id,)).fetchone():
-        return None
+    held = connection.execute("SELECT token, request FROM locks WHERE lock_id = ?", (lock_id,)).fetchone()
+    if held is not None:
+        lease = Lease(lock_id, held[0])
+        return lease if request is not None and held[1] == request and renew(connection, lease, ttl, now) else None
     connection.execute("UPDATE head SET token = token + 1")
-    connection.execute("INSERT INTO locks SELECT ?, token, ?, ? FROM head", (lock_id, owner, now + _micros(ttl)))
+    connection.execute(
+        "INSERT INTO locks SELECT ?, token, ?, ?, ? FROM head", (lock_id, owner, now + _micros(ttl), request)
+    )
     [token] = connection.execute("SELECT token FROM locks WHERE lock_id = ?", (lock_id,)).fetchone()
     return Lease(lock_id, token)
 

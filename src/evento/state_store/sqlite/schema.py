@@ -101,7 +101,9 @@ CREATE TABLE purged_ranges (
 );
 """
 
-_MIGRATIONS = (_VERSION_1,)
+_VERSION_2 = "ALTER TABLE locks ADD COLUMN request TEXT"
+
+_MIGRATIONS = (_VERSION_1, _VERSION_2)
 """The statements that lead from each version to the next."""
 
 SCHEMA_VERSION = len(_MIGRATIONS)

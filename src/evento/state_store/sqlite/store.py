@@ -186,9 +186,9 @@ class SqliteStateStore:
         """Write a tombstone for a command id, unless it has an outcome."""
         return await self._write(lambda db, now: commands.reject(db, command_id, error, now))
 
-    async def lock(self, lock_id: str, *, owner: str, ttl: float) -> Lease | None:
+    async def lock(self, lock_id: str, *, owner: str, ttl: float, request: str | None = None) -> Lease | None:
         """Grant a leased lock for ``ttl`` seconds, or None while it is held."""
-        return await self._write(lambda db, now: locks.lock(db, lock_id, owner, ttl, now))
+        return await self._write(lambda db, now: locks.lock(db, lock_id, owner, ttl, now, request))
 
     async def renew(self, lease: Lease, *, ttl: float) -> bool:
         """Extend a lease; False when it is lost."""

@@ -40,6 +40,15 @@ class Locking(StoreTests):
         assert await store.lock("PAY_1", owner="a", ttl=LONG) is None
         assert await store.lock("PAY_2", owner="b", ttl=LONG) is not None
 
+    async def test_a_request_that_is_sent_again_gets_the_same_lease(self, store: StateStore) -> None:
+        lease = await store.lock("PAY_1", owner="a", ttl=LONG, request="1")
+        assert lease is not None
+        assert await store.lock("PAY_1", owner="a", ttl=LONG, request="1") == lease
+        assert await store.lock("PAY_1", owner="a", ttl=LONG, request="2") is None
+        assert await store.renew(lease, ttl=LONG)
+        assert await store.unlock(lease)
+        assert await store.lock("PAY_1", owner="b", ttl=LONG, request="2") is not None
+
     async def test_of_many_that_ask_at_once_one_gets_it(self, store: StateStore) -> None:
         leases = await asyncio.gather(*(store.lock("PAY_1", owner=f"o{n}", ttl=LONG) for n in range(16)))
         assert len([lease for lease in leases if lease is not None]) == 1
