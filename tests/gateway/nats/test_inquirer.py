@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from nats_server import Connect, NatsServer
+from nats_server import Connect, NatsServer, nats_server
 from tcp_proxy import tcp_proxy
 from waiting import eventually
 
 from evento.errors import HandlerNotFound, PayloadError
 from evento.gateway.nats import Delivery, NatsBus, NatsConnection
 from evento.gateway.nats.subjects import QUEUE
-from evento.gateway.nats.wire import decode_found, decode_inquiry, encode_found, encode_inquiry
+from evento.gateway.nats.wire import MAX_NUMBERS, decode_found, decode_inquiry, encode_found, encode_inquiry
 from evento.messages import Reply, Request
 from evento.testing.conformance.message_bus import Gate, answering, request_of, soon
 
@@ -200,6 +201,39 @@ async def test_malformed_inquiries_are_counted_and_malformed_answers_prove_nothi
     await asyncio.gather(waiting, return_exceptions=True)
     for one in (bus, sender):
         await one.close()
+
+
+async def test_what_could_not_be_asked_for_is_asked_for_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A user may not listen for the answers to its inquiries, until its rights are mended."""
+
+    def config(denied: str) -> str:
+        rights = f'{{publish: {{allow: [">"]}}, subscribe: {{allow: [">"], deny: [{denied}]}}}}'
+        shop = f"{{user: shop, password: x, permissions: {rights}}}"
+        return f"authorization {{users: [{shop}, {{user: orders, password: x}}]}}"
+
+    async with nats_server(tmp_path, config=config('"evento.test.inbox.shop.*.inquiry.*"')) as nats:
+        handling = NatsConnection(nats.url, cluster="test", user="orders", instance="1", token="x")
+        sending = NatsConnection(nats.url, cluster="test", user="shop", instance="1", token="x")
+        async with handling, sending, NatsBus(handling) as bus, impatient(sending) as sender:
+            gate = Gate()
+            await bus.serve("command", "A", gate)
+            waiting = asyncio.create_task(sender.request(request_of("A"), soon()))
+            await eventually(lambda: "may not serve" in caplog.text)
+            assert sender.inquirer.asked == 0
+            nats.config = config("")
+            nats.reload()
+            await eventually(lambda: sender.inquirer.asked > 0)
+            gate.open()
+            assert (await waiting).view == b"opened"
+
+
+async def test_an_inquiry_for_too_many_requests_is_malformed(connect: Connect) -> None:
+    bus, other = NatsBus(await connect()), await connect()
+    await bus.serve("command", "A", answering(Reply()))
+    for count in (MAX_NUMBERS, MAX_NUMBERS + 1):
+        other.publish(other.subjects.inquiry("command", "A"), encode_inquiry([7] * count), reply=f"{other.inbox}.x.1")
+    await eventually(lambda: bus.receiver.malformed == 1)
+    await bus.close()
 
 
 @pytest.mark.parametrize("decode", [decode_inquiry, decode_found])

@@ -22,6 +22,7 @@ from evento.server.store import StoreService
 from evento.server.store.appending import Appending
 from evento.state_store import AlreadyStored, Append, Appended, EventFilter, Lease, Snapshot
 from evento.state_store.remote import RemoteStateStore, requests, wire
+from evento.state_store.remote import store as store_module
 from evento.state_store.sqlite import SqliteStateStore
 from evento.testing.conformance.state_store.support import all_found, append, filled, new_event, stored, whole
 
@@ -239,6 +240,21 @@ async def test_a_wait_ends_with_a_look_at_the_server(remote: RemoteStateStore, b
     waiting = asyncio.ensure_future(remote.wait(0, timeout=0.2))
     await stored(backing, append())  # past the service: no notice is sent
     assert await waiting == 1
+
+
+async def test_a_wait_ends_soon_also_when_the_server_does_not_answer(
+    connecting: Connecting, backing: SqliteStateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_LOOK_SECONDS", 0.05)
+    async with connecting("evento-server") as server, connecting("shop") as connection:
+        service = StoreService(server, backing)
+        await service.__aenter__()
+        async with RemoteStateStore(connection) as store:
+            await service.__aexit__()
+            await server.subscribe(server.subjects.store("head"), lambda call: None, queue="evento")
+            async with asyncio.timeout(20):
+                with pytest.raises(StoreUnavailable, match="no answer came"):
+                    await store.wait(0, timeout=0.01)
 
 
 async def test_another_store_behind_the_server_is_refused(

@@ -424,9 +424,12 @@ class NatsConnection:
     async def subscribe(self, subject: str, callback: DeliveryCallback, *, queue: str = "") -> Subscription:
         """Listen to a subject; it is in effect when this returns, and again after every reconnect.
 
+        While disconnected this returns at once, and it is in effect as soon as the connection is back; a refusal is
+        logged then, and told by :attr:`denied`.
+
         :param callback: is called with each message as it arrives. It must not block: there is no queue before it.
         :param queue: of all subscriptions with the same queue, one gets a message.
-        :raises AuthenticationError: this user may not listen there.
+        :raises AuthenticationError: this user may not listen there, as the server says now.
         :raises Stopped: the connection was closed.
         """
         _encoded(subject)

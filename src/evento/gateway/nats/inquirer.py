@@ -15,7 +15,7 @@ from evento.gateway.deadlines import Deadlines
 from evento.gateway.nats.connection import Delivery, NatsConnection, Subscription
 from evento.gateway.nats.numbers import Numbers
 from evento.gateway.nats.waiting import Waiting
-from evento.gateway.nats.wire import decode_found, encode_inquiry
+from evento.gateway.nats.wire import MAX_NUMBERS, decode_found, encode_inquiry
 
 __all__ = ["Inquirer", "Sent"]
 
@@ -25,8 +25,6 @@ LONGEST_INTERVAL = 4.0
 """Seconds between inquiries for a request that is known to run."""
 SILENT_ROUNDS = 2
 """After so many inquiries without a trace a request is sent again; then after twice as many, and so on."""
-MAX_NUMBERS = 10_000
-"""Requests in one inquiry."""
 
 
 class Sent:
@@ -132,15 +130,28 @@ class Inquirer:
             task.result()
 
     async def _ask(self) -> None:
-        """Ask as long as something is due."""
-        if self._subscription is None:
-            self._subscription = await self._connection.subscribe(f"{self._replies}.*", self._take)
-        while self._due:
-            due, self._due = self._due, set()
-            rounds = self._publish(due)
-            await asyncio.sleep(self.interval)
-            for reply in rounds:
-                self._conclude(self._rounds.pop(reply))
+        """Ask as long as something is due; what could not be asked for is asked for later."""
+        due: set[Sent] = set()
+        try:
+            if self._subscription is None:
+                self._subscription = await self._connection.subscribe(f"{self._replies}.*", self._take)
+            while self._due:
+                due, self._due = self._due, set()
+                rounds = self._publish(due)
+                await asyncio.sleep(self.interval)
+                for reply in rounds:
+                    self._conclude(self._rounds.pop(reply))
+        except Exception:
+            self._put_off(due | self._due)
+            raise
+
+    def _put_off(self, due: set[Sent]) -> None:
+        self._due.clear()
+        self._rounds.clear()
+        for one in due:
+            if one.waiting is not None:
+                one.pause = min(2 * one.pause, LONGEST_INTERVAL)
+                self.watch(one)
 
     def _publish(self, due: set[Sent]) -> list[str]:
         by_key: dict[tuple[str, str], list[Sent]] = defaultdict(list)

@@ -7,7 +7,7 @@ passed on as they are. The request's kind and name are the subject's: who may se
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 
@@ -15,6 +15,7 @@ from evento.errors import ErrorData, PayloadError
 from evento.messages import EMPTY_METADATA, EventRecord, Metadata, Reply, Request
 
 __all__ = [
+    "MAX_NUMBERS",
     "VERSION",
     "Found",
     "Received",
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 VERSION = 1
+MAX_NUMBERS = 10_000
+"""Requests in one inquiry; one with more is malformed, so that looking for them never takes long."""
 _MAX_ID = 200
 _UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -60,7 +63,7 @@ class _ReplyFrame(msgspec.Struct, array_like=True, gc=False):
 
 class _InquiryFrame(msgspec.Struct, array_like=True, gc=False):
     version: int
-    numbers: list[int]
+    numbers: Annotated[list[int], msgspec.Meta(max_length=MAX_NUMBERS)]
 
 
 class _FoundFrame(msgspec.Struct, array_like=True, gc=False):

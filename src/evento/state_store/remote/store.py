@@ -36,6 +36,7 @@ __all__ = ["RemoteStateStore"]
 
 logger = logging.getLogger("evento.state_store")
 
+_LOOK_SECONDS = 5.0
 _JOB_POLL_SECONDS = 0.1
 _JOB_CANCEL_SECONDS = 1.0
 Progress: TypeAlias = Callable[[int, int], None] | None
@@ -157,10 +158,10 @@ class RemoteStateStore:
         return head
 
     async def wait(self, after: int, timeout: float) -> int:
-        """Return the head as soon as it is beyond ``after``, at the latest after ``timeout`` seconds.
+        """Return the head as soon as it is beyond ``after``, at the latest after ``timeout`` seconds and a last look.
 
         The servers' notices tell of it, from before the store was opened; at the end the server is asked, in case that
-        a notice was lost.
+        a notice was lost. It has five seconds to answer: then this raises :class:`~evento.errors.StoreUnavailable`.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
@@ -169,7 +170,18 @@ class RemoteStateStore:
             self._require_open()
             await self._head.woken(left)
         self._require_open()
-        return self._head.position if self._head.position > after else await self.head()
+        return self._head.position if self._head.position > after else await self._look()
+
+    async def _look(self) -> int:
+        """Ask for the head, and not for long."""
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                return await self.head()
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"store.head: no answer came within {_LOOK_SECONDS:g} s; look whether the server runs and reaches its "
+                "database"
+            ) from None
 
     async def snapshot(self, snapshot: Snapshot) -> bool:
         """Keep a snapshot, unless a newer one is kept or the aggregate is deleted."""
