@@ -54,7 +54,7 @@ DAMAGES = {
     "the head is ahead": ("UPDATE head SET position = 99", "the head is 99, but the newest event is at 9"),
     "the stream counter is behind": ("UPDATE head SET stream = 1", "counts 1 as the newest stream, but there is 4"),
     "the token counter is behind": (
-        "INSERT INTO locks VALUES ('L', 7, 'a', 0)",
+        "INSERT INTO locks VALUES ('L', 7, 'a', 0, NULL)",
         "counts 0 as the newest token, but there is 7",
     ),
     "a stream row is behind": (
