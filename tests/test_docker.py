@@ -1,12 +1,18 @@
 """The files for containers name what is there: no container engine is needed to see that."""
 
+import asyncio
 import importlib
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from certificates import Certificates
+from running_server import free_settings
 
+from evento.server.server import EventoServer
 from evento.server.settings import keys
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +35,34 @@ def test_the_image_sets_only_what_the_server_knows() -> None:
     found = settings_in((ROOT / "docker/Dockerfile").read_text())
     assert found
     assert found <= known
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["HTTP", "HTTPS"])
+async def test_the_image_sees_whether_its_server_is_ready(tmp_path: Path, tls: bool) -> None:
+    settings = free_settings(tmp_path / "data")
+    if tls:
+        cert, key = Certificates(tmp_path).make("server")
+        settings = replace(settings, tls_cert=cert, tls_key=key)
+    async with EventoServer(settings) as server:
+        address = server.http_url.partition("//")[2]
+        assert await checked(address) == 0
+        server.health.add("part", not_ready)
+        assert await checked(address) == 1
+    assert await checked(address) == 1
+
+
+async def checked(address: str) -> int:
+    """Return how the image's health check ends."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", str(ROOT / "docker/healthcheck.py")),
+        env={"EVENTO_ES_HTTP": address},
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    return await process.wait()
+
+
+async def not_ready() -> str | None:
+    return "it is not"
 
 
 def test_the_composition_sets_only_what_the_server_knows(services: dict[str, Any]) -> None:
