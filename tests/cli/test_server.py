@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 import pytest
 from certificates import Certificates
+from running_server import free_settings
 
+from evento.cli.errors import CommandFailed
+from evento.cli.server import _serve
+from evento.errors import StoreUnavailable
 from evento.server import ServerSettings
 from evento.server.config import read_settings
+from evento.server.server import EventoServer
 from evento.server.settings import keys
 from evento.testing.postgres import PostgresServer
 
@@ -231,6 +237,24 @@ def test_it_serves_postgresql(
     assert "store postgresql://127.0.0.1" in said
     assert checked.code == 0
     assert "ok      store: " in checked.out
+
+
+class Troubled(EventoServer):
+    """Is told to stop as soon as it serves, and fails to."""
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await super().__aexit__()
+        raise StoreUnavailable("the disk is gone")
+
+
+async def test_what_goes_wrong_at_the_stop_is_not_told_of_the_start(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match="has stopped, but not in order: the disk is gone"):
+        await _serve(lambda: Troubled(free_settings(tmp_path)))
 
 
 def test_check_prints_a_line_for_each(shell: Any, tmp_path: Path) -> None:

@@ -125,7 +125,8 @@ async def _serve(make: Callable[[], EventoServer]) -> None:
                 signals.started = True
                 await signals.first.wait()
         except EventoError as error:
-            raise CommandFailed(f"the server could not start: {explain(error)}") from error
+            what = "has stopped, but not in order" if signals.started else "could not start"
+            raise CommandFailed(f"the server {what}: {explain(error)}") from error
     except asyncio.CancelledError:
         if signals.started:
             raise CommandFailed("the server was stopped at once by a second signal: requests were cut off") from None
