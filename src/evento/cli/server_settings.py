@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["needing_extra", "settings_of"]
 
-_EXTRA = {"bcrypt", "litestar", "nats", "prometheus_client", "uvicorn"}
+_EXTRA = {"bcrypt", "litestar", "prometheus_client", "uvicorn"}
 
 
 @contextmanager
