@@ -25,6 +25,7 @@ from waiting import eventually
 
 from evento import EventMessage
 from evento.consumers import Checkpoint, ConsumerGroup, ConsumerId, ConsumerLease, ConsumerState, SqlConsumerStateStore
+from evento.consumers.port import StoredConsumer
 from evento.errors import ReadModelBehind, StoreUnavailable
 from evento.state_store import StateStore
 
@@ -89,6 +90,38 @@ async def test_who_asks_a_standby_in_vain_is_told(events: StateStore, state: Sql
         await eventually(lambda: state_of(group) is ConsumerState.STANDBY)
         with pytest.raises(ReadModelBehind, match=r"at 0 \(standby\)"):
             await group.caught_up(0.2)
+
+
+async def test_all_who_ask_a_standby_share_a_look_and_none_waits_for_it_beyond_the_deadline(
+    events: StateStore, state: SqlConsumerStateStore
+) -> None:
+    class SlowStore(FaultyConsumerStore):
+        answers = asyncio.Event()
+        looking = most = 0
+
+        async def register(self, *arguments: Any) -> StoredConsumer:
+            self.looking += 1
+            self.most = max(self.most, self.looking)
+            try:
+                await self.answers.wait()
+                return await self._store.register(*arguments)
+            finally:
+                self.looking -= 1
+
+    await steal(events, state)
+    await add(events, *things(1))
+    store = SlowStore(state)
+    store.answers.set()
+    async with group_of(events, store, ThingProjector(Seen())) as group:
+        await eventually(lambda: state_of(group) is ConsumerState.STANDBY)
+        store.answers.clear()
+        deadline = asyncio.get_running_loop().time() + 0.5
+        waits = [group.wait_for(None, 1, deadline) for _ in range(50)]
+        async with asyncio.timeout(10):
+            outcomes = await asyncio.gather(*waits, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {ReadModelBehind}
+        assert store.most <= 2  # that of the consumer itself, and one for all
+        store.answers.set()
 
 
 async def test_the_lease_of_a_dead_replica_runs_out(events: StateStore, state: SqlConsumerStateStore) -> None:

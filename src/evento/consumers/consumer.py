@@ -30,6 +30,7 @@ __all__ = ["Consumer"]
 logger = logging.getLogger("evento.consumers")
 
 CANCEL_TIMEOUT = 5.0
+LOOK_TIMEOUT = 1.0
 WAIT = 5.0
 """Seconds after which one who waits makes sure that it still waits for the right thing."""
 STANDBY_LOOK = 0.05
@@ -75,6 +76,8 @@ class Consumer:
         self._waiters = Waiters()
         self._revision = 0
         self._task: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._holds_lease = False
         watch.listen(self._signals.wake)
 
     # Lifecycle ---------------------------------------------------------------------------------------------------
@@ -123,6 +126,10 @@ class Consumer:
                 await asyncio.wait({task}, timeout=self._settings.stop_timeout)
             finally:
                 await self._end(task)
+        if self._looking is not None:
+            await asyncio.wait({self._looking}, timeout=LOOK_TIMEOUT)
+            self._looking.cancel()
+            await asyncio.wait({self._looking}, timeout=LOOK_TIMEOUT)
         self._standing.state = ConsumerState.STOPPED
         self._waiters.release()
 
@@ -196,9 +203,8 @@ class Consumer:
                     wanted=position,
                 )
             if self._standing.state is ConsumerState.STANDBY:
-                with suppress(StoreUnavailable):
-                    await self._look()
-                await self._signals.doze(min(remaining, STANDBY_LOOK))
+                await self._look_together(remaining)
+                await self._signals.doze(min(max(deadline - loop.time(), 0.0), STANDBY_LOOK))
             else:
                 self._signals.wake()
                 await self._waiters.wait(position, min(remaining, WAIT))
@@ -265,10 +271,14 @@ class Consumer:
             await self._look()
             await self._signals.doze(settings.lease_ttl / 5 * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
             return
-        self._take(await self.register())
-        if self._standing.dead_streak >= settings.max_dead_streak:
-            self._standing.dead_streak = settings.max_dead_streak - 1  # a restart tries one more event
-        await self._hold(lease, await self._tenure(lease), asked + settings.lease_ttl)
+        self._holds_lease = True
+        try:
+            self._take(await self.register())
+            if self._standing.dead_streak >= settings.max_dead_streak:
+                self._standing.dead_streak = settings.max_dead_streak - 1  # a restart tries one more event
+            await self._hold(lease, await self._tenure(lease), asked + settings.lease_ttl)
+        finally:
+            self._holds_lease = False
         with suppress(StoreUnavailable):
             await self._consumer_store.release(lease)
 
@@ -291,9 +301,23 @@ class Consumer:
     async def _look(self) -> None:
         """See how far another replica has come."""
         head = self._watch.head
-        self._take(await self.register())
+        stored = await self.register()
+        if self._holds_lease:
+            return  # taken meanwhile: what was seen before is older than what the work stands on
+        self._take(stored)
         if self.committed >= head:
             self._standing.head_reached.set()
+
+    async def _look_together(self, timeout: float) -> None:
+        """Look, with all others who want to at this moment, at most for ``timeout`` seconds."""
+        looking = self._looking
+        if looking is None or looking.done():
+            looking = self._looking = asyncio.create_task(self._look(), name=f"evento-look {self.id}")
+            looking.add_done_callback(_retrieve)
+        await asyncio.wait({looking}, timeout=timeout)
+        if looking.done() and not looking.cancelled():
+            with suppress(StoreUnavailable):
+                looking.result()
 
     def _take(self, stored: StoredConsumer) -> None:
         self._standing.take(stored)
@@ -349,3 +373,9 @@ class Consumer:
             store_id=checkpoint.store_id,
             epoch=checkpoint.epoch,
         )
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Take the error of a task that nobody may be waiting for any more."""
+    if not task.cancelled():
+        task.exception()
