@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from time import perf_counter
 
 from evento.bundle.admission import Admission
-from evento.errors import EventoError, RequestTimeout, error_to_data
+from evento.errors import CommandRejected, EventoError, QueryRejected, RequestTimeout, error_to_data
 from evento.gateway import RequestHandler
 from evento.messages import Reply, Request
 
@@ -27,7 +27,7 @@ def served(
     """Wrap a runtime's handler: it waits for admission, is not started after the deadline, and replies its errors.
 
     :param ready: what a request waits for before it takes a place.
-    :param count: is told how long each run took, in seconds, and whether it failed.
+    :param count: is told how long each run took, in seconds, and whether it failed; a rejection is no failure.
     """
     if count is not None:
         handle = _counted(handle, count)
@@ -66,6 +66,9 @@ def _counted(
             reply = await handle(request, deadline)
             failed = reply.error is not None
             return reply
+        except (CommandRejected, QueryRejected):
+            failed = False  # an answer like others: nobody has to mend anything
+            raise
         finally:
             count(perf_counter() - began, failed)
 
