@@ -26,6 +26,7 @@ from evento import (
     AggregateId,
     AggregateState,
     CommandGateway,
+    ConsumerExecutor,
     DefinitionError,
     DomainCommand,
     DomainEvent,
@@ -387,6 +388,20 @@ async def test_an_unknown_executor_is_refused(make_bundle: MakeBundle) -> None:
         await make_bundle(components=[Exec]).start()
     async with make_bundle(components=[Exec], executors=[ThreadExecutor("reports", 1)]) as bundle:
         await bundle.commands.send(ExecCommand())
+
+
+@pytest.mark.parametrize(
+    "second", [ThreadExecutor("reports", 4), ConsumerExecutor.partitioned("reports", 4)], ids=["threads", "lanes"]
+)
+async def test_two_executors_of_one_name_are_refused(make_bundle: MakeBundle, second: Any) -> None:
+    bundle = make_bundle(components=[OrderAggregate], executors=[ThreadExecutor("reports", 2), second])
+    with pytest.raises(DefinitionError, match=r"name 'reports', ThreadExecutor\(.*threads=2\) and \w+\(.*=4\)"):
+        await bundle.start()
+
+
+async def test_the_pool_that_every_bundle_has_may_be_made_larger(make_bundle: MakeBundle) -> None:
+    async with make_bundle(components=[OrderAggregate], executors=[ThreadExecutor("threads", 20)]):
+        pass
 
 
 async def test_a_checkpoint_of_another_store_refuses_to_start(make_bundle: MakeBundle, tmp_path: Path) -> None:

@@ -107,6 +107,8 @@ class ClusterBackend:
 
     async def enable(self) -> None:
         """Serve the handlers to others, then tell the servers so."""
+        # The registration was acknowledged in join(). In the other order an instance that is shown as enabled could
+        # still be deaf, and who stops its replica then, in a rolling restart, would leave requests without a handler.
         await self.bus.enable()
         if self._membership is not None:
             await self._membership.enable()

@@ -50,13 +50,22 @@ class ConsumerExecutor:
         return cls(name, lanes)
 
 
+_DEFAULT = ThreadExecutor(THREADS)  # a bundle may register its own of that name
+
+
 class Executors:
     """The pools that the handlers of one bundle ask for; only those are made."""
 
     def __init__(self, registered: Iterable[ThreadExecutor | ConsumerExecutor] = ()) -> None:
-        self._registered: dict[str, ThreadExecutor | ConsumerExecutor] = {THREADS: ThreadExecutor(THREADS)}
+        self._registered: dict[str, ThreadExecutor | ConsumerExecutor] = {THREADS: _DEFAULT}
         for executor in registered:
             _check(executor)
+            other = self._registered.get(executor.name)
+            if other is not None and other is not _DEFAULT:
+                raise DefinitionError(
+                    f"executors= has two of the name {executor.name!r}, {other} and {executor}: give one of them "
+                    "another name, or take it out"
+                )
             self._registered[executor.name] = executor
         self._pools: dict[str, Executor] = {}
 
