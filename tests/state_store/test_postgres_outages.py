@@ -162,7 +162,7 @@ async def test_a_transaction_that_holds_the_lock_for_too_long(postgres: Postgres
         assert isinstance(await store.append(Append(event("ORD_1"))), Appended)
 
 
-async def test_cancelled_reads_leave_their_connection_usable(postgres: PostgresServer, postgres_schema: str) -> None:
+async def test_cancelled_reads_hold_up_no_other(postgres: PostgresServer, postgres_schema: str) -> None:
     async with PostgresStateStore(postgres.url, schema=postgres_schema, connections=1) as store:
         await asyncio.gather(*(store.append(Append(event("ORD_1"))) for _ in range(500)))
         for turns in range(40):

@@ -1,4 +1,4 @@
-"""A TCP proxy that can cut what goes through it."""
+"""A TCP proxy that can cut what goes through it, or silently lose it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class TcpProxy:
         self._target = target
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._forgotten: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.refusing = False
@@ -36,6 +37,10 @@ class TcpProxy:
         self.refusing = refuse
         for writer in self._writers:
             writer.transport.abort()
+
+    def forget(self) -> None:
+        """Let all connections be, but pass nothing on, as a NAT does that has forgotten them; later ones work."""
+        self._forgotten |= self._writers
 
     async def stop(self) -> None:
         """End."""
@@ -60,11 +65,21 @@ class TcpProxy:
             return
         self._writers |= {writer, there}
         try:
-            await asyncio.gather(_pump(reader, there), _pump(there_reader, writer))
+            await asyncio.gather(self._pump(reader, there), self._pump(there_reader, writer))
         finally:
             self._writers -= {writer, there}
+            self._forgotten -= {writer, there}
             for one in (writer, there):
                 one.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if writer not in self._forgotten:
+                    writer.write(data)
+                    await writer.drain()
+        if writer not in self._forgotten:
+            writer.transport.abort()
 
 
 class Recovering(TcpProxy):
@@ -83,14 +98,6 @@ class Recovering(TcpProxy):
         writer.write(b"E" + (len(self.FIELDS) + 4).to_bytes(4, "big") + self.FIELDS)
         writer.close()
         return None
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.transport.abort()
 
 
 @asynccontextmanager

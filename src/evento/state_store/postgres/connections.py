@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -25,7 +26,12 @@ T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 _CONNECT_SECONDS = 10.0
+_GRACE_SECONDS = 5.0
+"""How much later than the server, which ends a statement after ``timeout``, this side gives a connection up."""
 _CLOSE_SECONDS = 2.0
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+"""Seconds of silence until the system asks the other side, between questions, and how many of them; TCP_KEEPALIVE is
+macOS's name of the first. It also keeps the connection known to what is in between, such as a NAT."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 _OLDEST_SERVER = (14, 0)
 _TRANSACTION_TIMEOUT_SINCE = (17, 0)
@@ -74,7 +80,7 @@ class Connector:
             connection: Connection = await asyncpg.connect(
                 self.address.url,
                 timeout=min(_CONNECT_SECONDS, self.timeout),
-                command_timeout=None if for_bulk else self.timeout + 5,
+                command_timeout=None if for_bulk else self.timeout + _GRACE_SECONDS,
                 server_settings=self._settings(for_bulk),
             )
         except asyncpg.ClientConfigurationError as error:
@@ -84,11 +90,22 @@ class Connector:
         except ValueError as error:  # a URL that only the driver finds wrong; its text may hold the password
             raise DefinitionError(f"{self.address}: its URL is malformed") from error
         try:
+            self._watch(connection._transport.get_extra_info("socket"))
             await self._check(connection, for_bulk)
         except BaseException as error:
             connection.terminate()
             raise failures.translated(error, self.address) from error
         return connection
+
+    def _watch(self, connected: socket.socket) -> None:
+        """Have the system end a connection whose other side is not there any more: nobody else would notice."""
+        if connected.family not in (socket.AF_INET, socket.AF_INET6):
+            return
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        unacknowledged = int((self.timeout + _GRACE_SECONDS) * 1000)
+        for name, value in {**_KEEPALIVE, "TCP_USER_TIMEOUT": unacknowledged}.items():
+            if (option := getattr(socket, name, None)) is not None:
+                connected.setsockopt(socket.IPPROTO_TCP, option, value)
 
     async def _check(self, connection: Connection, for_bulk: bool) -> None:
         if self._read_only:  # not earlier: target_session_attrs=read-write is about the server
@@ -125,15 +142,17 @@ class Connector:
 class Connections:
     """A number of connections that are held, lent one operation at a time, and replaced when they are lost.
 
-    More than ``max_waiting`` operations that wait for one is :class:`Overloaded`.
+    More than ``max_waiting`` operations that wait for one is :class:`Overloaded`. A connection whose operation ended
+    without an answer of the database, because it was cancelled, is not lent again: it may be one that never answers.
     """
 
     def __init__(self, connector: Connector, *, size: int, max_waiting: int) -> None:
         self._connector = connector
         self._max_waiting = max_waiting
-        self._room = size
+        self._size = self._room = size
         self._idle: list[Connection] = []
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._closing: set[asyncio.Task[None]] = set()
         self._busy = 0
         self._unused = asyncio.Event()
         self._unused.set()
@@ -146,6 +165,7 @@ class Connections:
     async def aclose(self) -> None:
         """Wait for the operations under way, then close all connections."""
         await self._unused.wait()
+        await asyncio.gather(*self._closing)
         idle, self._idle = self._idle, []
         await asyncio.gather(*map(close, idle))
 
@@ -174,21 +194,46 @@ class Connections:
 
     @asynccontextmanager
     async def lend(self, deadline: float) -> AsyncIterator[Connection]:
-        """Lend a connection, a new one where there is none; after ``deadline`` (loop time) trying ends."""
-        await self._enter()
+        """Lend a connection, a new one where there is none; after ``deadline`` (loop time) trying ends.
+
+        :raises StoreUnavailable: there is none to be had in time; nothing has happened.
+        """
+        await self._enter(deadline)
         try:
             connection = self._take() or await patiently(self._connector, deadline)
-            try:
-                yield connection
-            except BaseException as error:
-                if failures.is_lost(error):
-                    connection.terminate()
-                raise
-            finally:
-                if not connection.is_closed():
-                    self._idle.append(connection)
-        finally:
+        except BaseException:
             self._leave()
+            raise
+        try:
+            yield connection
+        except BaseException as error:
+            if failures.is_lost(error):
+                connection.terminate()
+            elif not isinstance(error, asyncpg.PostgresError):
+                self._give_up(connection)
+                raise
+            self._put_back(connection)
+            raise
+        self._put_back(connection)
+
+    def _put_back(self, connection: Connection) -> None:
+        if not connection.is_closed():
+            self._idle.append(connection)
+        self._leave()
+
+    def _give_up(self, connection: Connection) -> None:
+        """Close a connection that may be in the middle of an operation; its place is free again once it is gone.
+
+        Closing it properly cancels what the server does for it. Else an overload in which callers give up would have
+        the server work for more and more sessions that nobody listens to, until it takes no more of them.
+        """
+        task = asyncio.create_task(close(connection), name="evento-store-close")
+        self._closing.add(task)
+        task.add_done_callback(self._gave_up)
+
+    def _gave_up(self, task: asyncio.Task[None]) -> None:
+        self._closing.discard(task)
+        self._leave()
 
     def _take(self) -> Connection | None:
         while self._idle:
@@ -197,7 +242,7 @@ class Connections:
                 return connection
         return None
 
-    async def _enter(self) -> None:
+    async def _enter(self, deadline: float) -> None:
         self._busy += 1
         self._unused.clear()
         try:
@@ -209,17 +254,26 @@ class Connections:
                     f"the event store has too much to do: {len(self._waiting):,} operations wait; try again later",
                     operations=len(self._waiting),
                 )
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._pass_on()
-                raise
+            await self._turn(deadline)
         except BaseException:
             self._end()
             raise
+
+    async def _turn(self, deadline: float) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self._pass_on()
+            if not isinstance(error, TimeoutError):
+                raise
+            raise StoreUnavailable(
+                f"{self._connector.address}: each of its {self._size} connections was busy for "
+                f"{self._connector.timeout:g} s: look what is slow in pg_stat_activity, or allow more (connections=)"
+            ) from None
 
     def _leave(self) -> None:
         self._pass_on()
@@ -272,6 +326,7 @@ async def at_start(connector: Connector) -> Connection:
 async def close(connection: Connection) -> None:
     """Close a connection, with good manners if the server has them too."""
     try:
-        await connection.close(timeout=_CLOSE_SECONDS)
-    except (*failures.FAILURES, TimeoutError):
+        async with asyncio.timeout(_CLOSE_SECONDS):  # the driver's own timeout is not for all that it waits for
+            await connection.close()
+    except failures.FAILURES:
         connection.terminate()
