@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import msgspec
 import pytest
 from appending_worker import event
@@ -21,8 +23,9 @@ from evento.testing.postgres import PostgresServer
 
 LARGE = 5_000
 Operation = Callable[[Any, int], Awaitable[object]]
-# Tables of one row, those that only the size of the store is asked of, and rows that are arguments.
-HARMLESS = re.compile(r"Seq Scan on (head|meta)\b")
+PAGES = re.compile(r"Buffers: shared(?: hit=(\d+))?(?: read=(\d+))?")
+HARMLESS = re.compile(r"Seq Scan on meta\b")
+"""A table of one row that never changes."""
 ERROR = ErrorData("CommandRejected", "CommandRejected", "no")
 
 
@@ -107,10 +110,21 @@ class Store:
 
     def __init__(self, connection: Any, identity: Identity) -> None:
         self._connection = connection
-        self._identity = identity
+        self.lock_key = identity.lock_key
 
     async def plans(self, operation: Operation) -> str:
         """Run an operation, take it back, and return the plans of its statements, and of those in functions."""
+        return "\n".join(await self._plans(operation))
+
+    async def pages(self, operation: Operation, table: str) -> int:
+        """Run an operation, take it back, and return how many pages its statements on a table looked at."""
+        await self._connection.execute("SET auto_explain.log_analyze = on; SET auto_explain.log_buffers = on")
+        plans = [plan for plan in await self._plans(operation) if re.search(rf"(FROM|UPDATE) {table}\b", plan)]
+        totals = [total for plan in plans if (total := PAGES.search(plan)) is not None]
+        assert totals
+        return sum(int(total[1] or 0) + int(total[2] or 0) for total in totals)
+
+    async def _plans(self, operation: Operation) -> list[str]:
         told: list[str] = []
 
         def listen(connection: object, message: Any) -> None:
@@ -123,13 +137,13 @@ class Store:
         await self._connection.execute("SET auto_explain.log_min_duration = -1")
         await asyncio.sleep(0)
         assert told
-        return "\n".join(told)
+        return told
 
     async def _run(self, operation: Operation) -> None:
         transaction = self._connection.transaction()
         await transaction.start()
         try:
-            await operation(self._connection, self._identity.lock_key)
+            await operation(self._connection, self.lock_key)
         finally:
             await transaction.rollback()
 
@@ -147,6 +161,12 @@ async def store(
     connector = Connector(Address(postgres.url, name), timeout=30, read_only=False)
     if name == postgres_schema:  # the first test of this kind
         await _fill(postgres.url, name, request.param)
+    async with opened(connector) as store:
+        yield store
+
+
+@asynccontextmanager
+async def opened(connector: Connector) -> AsyncIterator[Store]:
     connection = await connector.connect()
     try:
         identity = await schema.migrate(connection, connector.address)
@@ -189,3 +209,35 @@ async def test_statements_go_by_indexes(store: Store, name: str) -> None:
     if index is not None:
         used = set(re.findall(r"using (events_\w+)|on (events_\w+)", plans))
         assert {one or other for one, other in used} == {index}, plans
+
+
+COMMITS = """
+CREATE PROCEDURE append_often(lock_key bigint, times integer) LANGUAGE plpgsql AS $$
+BEGIN
+    FOR i IN 1 .. times LOOP
+        PERFORM append_all(lock_key, '{}', '{}', '{}', '{}', '{}', ARRAY[NULL::integer], ARRAY[NULL::bigint],
+            '{x}', ARRAY[NULL], '{E}', '{1}', '{domain}', ARRAY['{}'], ARRAY['{}'], '{e}', ARRAY['c' || i], '{r}',
+            ARRAY[NULL], '{1}');
+        COMMIT;
+    END LOOP;
+END $$
+"""
+
+
+async def test_the_head_costs_the_same_while_somebody_holds_an_old_snapshot(
+    postgres: PostgresServer, postgres_schema: str
+) -> None:
+    """A dump, or a transaction that was forgotten: what each commit replaces stays for as long."""
+    connector = Connector(Address(postgres.url, postgres_schema), timeout=30, read_only=False)
+    watched = ("head", "append", "append under a lease")
+    async with opened(connector) as store:
+        before = [await store.pages(OPERATIONS[name], "head") for name in watched]
+        other, writer = await asyncpg.connect(postgres.url), await connector.connect(for_bulk=True)
+        async with other.transaction(isolation="repeatable_read"):
+            await other.fetch("SELECT FROM pg_class")  # takes the snapshot
+            await writer.execute(f"SET synchronous_commit = off; {COMMITS}")
+            await writer.execute(f"CALL append_often({store.lock_key}, 3000)")
+            after = [await store.pages(OPERATIONS[name], "head") for name in watched]
+        await other.close()
+        await writer.close()
+    assert all(pages < former + 8 for former, pages in zip(before, after, strict=True)), (before, after)

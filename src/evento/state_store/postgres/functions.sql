@@ -40,6 +40,7 @@ BEGIN
         RETURN;
     END IF;
     UPDATE head SET position = position + cardinality(command_ids)
+        WHERE position = (SELECT h.position FROM head AS h ORDER BY h.position DESC LIMIT 1)
         RETURNING position - cardinality(command_ids) INTO head_before;
     INSERT INTO events
         SELECT head_before + e.number, versions[e.stream] + e.nth, e.context, e.aggregate_id, e.name,
@@ -81,7 +82,7 @@ DECLARE
     refusal text;
 BEGIN
     PERFORM pg_advisory_xact_lock(lock_key);
-    SELECT position INTO head_before FROM head;
+    SELECT h.position INTO head_before FROM head AS h ORDER BY h.position DESC LIMIT 1;
     newest := head_before;
     FOR i IN 1 .. cardinality(command_ids) LOOP
         outcomes[i] := 1;
@@ -150,7 +151,7 @@ BEGIN
         numbers[i] := current + 1;
         boundary_versions[i] := coalesce(counted + 1, 0);
     END LOOP;
-    UPDATE head SET position = newest WHERE newest > head_before;
+    UPDATE head SET position = newest WHERE position = head_before AND newest > head_before;
 END
 $$;
 

@@ -21,7 +21,7 @@ _MAX_MERGED_NAMES = 50
 _LOOK_AHEAD = 10
 """How many times its limit a filtering fetch looks ahead at most, so that one call is short whatever matches."""
 
-_HEAD = "SELECT position FROM head"
+_HEAD = "SELECT position FROM head ORDER BY position DESC LIMIT 1"
 _EVENT = f"SELECT {selected_with_deleted_at('events')} FROM events WHERE position = $1"
 
 
@@ -65,7 +65,7 @@ SELECT false, NULL, NULL, NULL, NULL, NULL, NULL, NULL, e.* FROM header CROSS JO
 ) AS e
 """
 _HEADER_FIELDS = 8
-_INFO = """
+_INFO = f"""
 SELECT store_id, epoch, schema_version, position,
   position - (SELECT coalesce(sum(last - first + 1), 0) FROM purged_ranges)::bigint,
   (SELECT count(*) FROM streams WHERE version > 0),
@@ -74,7 +74,7 @@ SELECT store_id, epoch, schema_version, position,
   (SELECT count(*) FROM purged_ranges),
   (SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
      WHERE relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'events'::regclass) AND relkind = 'r')
-FROM meta, head
+FROM meta, ({_HEAD}) AS head
 """
 
 
@@ -186,7 +186,7 @@ def _fetch(merged_names: int, with_names: bool, with_contexts: bool) -> str:
         names = f'AND (name COLLATE "POSIX") = ANY (${number}::text[])' if with_names else ""
         ranges = f"SELECT * FROM events WHERE position > $1 AND position <= {until} {names} {contexts}"
     page = _up_to(ranges, "$4::bigint", limit="$3::bigint", order=order, columns=selected("sized"))
-    return f"SELECT head.position, page.* FROM head LEFT JOIN LATERAL ({page}) AS page ON true"
+    return f"SELECT head.position, page.* FROM ({_HEAD}) AS head LEFT JOIN LATERAL ({page}) AS page ON true"
 
 
 def _like(pattern: str) -> str:

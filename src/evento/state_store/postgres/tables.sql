@@ -12,12 +12,14 @@ CREATE TABLE meta (
     created_at bigint NOT NULL
 );
 
--- One row: the newest position, raised by the statement that uses it.
-CREATE TABLE head (
-    id integer PRIMARY KEY CHECK (id = 1),
-    position bigint NOT NULL
-) WITH (fillfactor = 10);
-INSERT INTO head VALUES (1, 0);
+-- One row: the newest position, raised by the statement that uses it. Who writes it holds the advisory lock, and only
+-- updates it, so that it stays the only one.
+--
+-- While any snapshot of the database is older (a dump, a transaction that somebody forgot), each commit leaves a version
+-- of the row that cannot be removed. A key by which all versions are equal, and a scan, go through all of them; by its
+-- position the newest is found at once: always the greatest.
+CREATE TABLE head (position bigint PRIMARY KEY);
+INSERT INTO head VALUES (0);
 
 CREATE TABLE streams (
     aggregate_id text COLLATE "C" PRIMARY KEY,

@@ -70,7 +70,7 @@ SELECT (SELECT count(*) FROM closed_commands WHERE error IS NULL),
   (SELECT coalesce(sum(last - first + 1), 0)::bigint FROM purged_ranges)
 """
 _BOUNDARIES = """
-SELECT coalesce(sum(boundary_version), 0)::bigint, coalesce(min(boundary_version), 0), (SELECT position FROM head)
+SELECT coalesce(sum(boundary_version), 0)::bigint, coalesce(min(boundary_version), 0), (SELECT max(position) FROM head)
 FROM streams
 """
 _TOKENS = "SELECT (SELECT last_value FROM lock_tokens), (SELECT max(token) FROM locks)"
@@ -139,7 +139,9 @@ class _Verification:
 
     async def _events(self) -> AsyncIterator[str]:
         """Every row readable, and no positions missing but the purged ranges."""
-        head = await self._connection.fetchval("SELECT position FROM head")
+        [[head, heads]] = await self._connection.fetch("SELECT coalesce(max(position), 0), count(*) FROM head")
+        if heads != 1:
+            yield f"there are {heads} heads, but there is one"
         gaps = set()
         last = 0
         async for position, kind, payload, metadata in self._rows(_EVENTS):
