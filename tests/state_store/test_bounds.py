@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,9 @@ from typing import Any
 import pytest
 from appending_worker import event
 from blockbuster import blockbuster_ctx
+from waiting import eventually
 
-from evento.errors import Overloaded
+from evento.errors import Overloaded, StoreUnavailable
 from evento.state_store import Append, Appended, EventFilter, NewEvent
 from evento.state_store.sqlite import SqliteStateStore
 
@@ -49,6 +52,33 @@ async def test_more_reads_than_allowed_are_refused(tmp_path: Path) -> None:
         outcomes = await asyncio.gather(*reads, return_exceptions=True)
         assert [type(outcome).__name__ for outcome in outcomes].count("Overloaded") == 1
         assert (await store.story("A")).version == 0
+
+
+async def test_what_waits_for_too_long_is_not_begun(tmp_path: Path) -> None:
+    """As behind a disk that stalls: the clock is asked in the thread that writes."""
+    stalling, goes_on = threading.Event(), threading.Event()
+    goes_on.set()
+
+    def clock() -> int:
+        stalling.set()
+        goes_on.wait(30)
+        return 1
+
+    async with SqliteStateStore(tmp_path / "events.db", timeout=0.05, clock=clock) as store:
+        goes_on.clear()
+        stalling.clear()
+        first = store.append(Append(event("A")))
+        await eventually(stalling.is_set)
+        late = [store.append(Append(event("A"))) for _ in range(3)]
+        over = time.monotonic() + 0.05
+        await eventually(lambda: time.monotonic() > over)
+        goes_on.set()
+        assert isinstance(await first, Appended)
+        for error in await asyncio.gather(*late, return_exceptions=True):
+            assert isinstance(error, StoreUnavailable)
+            assert error.definite
+            assert "nothing was done" in str(error)
+        assert isinstance(await store.append(Append(event("A"), 1)), Appended)
 
 
 async def test_a_cancelled_callers_place_is_free_again(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 import pytest
 from appending_worker import event
-from waiting import eventually
+from waiting import eventually, turns
 
 from evento.errors import ErrorData, StoreUnavailable
 from evento.state_store import AlreadyStored, Append, Appended, Refused
@@ -147,6 +147,46 @@ async def test_a_server_that_stays_away(own_server: PostgresServer) -> None:
         await asyncio.to_thread(own_server.start)
         assert isinstance(await store.append(Append(event("ORD_1"))), Appended)
         assert await store.head() >= 2
+
+
+async def test_what_is_queued_behind_an_outage_fails_with_it(own_server: PostgresServer) -> None:
+    """Else each batch would wait for the server anew, and the last of them for a multiple of the timeout."""
+    async with PostgresStateStore(own_server.url, timeout=0.5) as store:
+        await asyncio.to_thread(own_server.stop, signal.SIGQUIT)
+        futures = [store.append(Append(event("ORD_1"))) for _ in range(3000)]
+        await asyncio.wait(futures[:1])
+        await turns()
+        assert all(future.done() for future in futures)
+        errors = [future.exception() for future in futures]
+        assert {type(error) for error in errors} == {StoreUnavailable}
+        last = errors[-1]
+        assert isinstance(last, StoreUnavailable)
+        assert last.definite
+        assert "nothing was stored" in str(last)
+        await asyncio.to_thread(own_server.start)
+        assert isinstance(await store.append(Append(event("ORD_1"), 0)), Appended)
+
+
+async def test_a_session_that_is_always_lost_is_tried_again_after_pauses(
+    postgres: PostgresServer, postgres_schema: str, admin: asyncpg.Connection
+) -> None:
+    """For a second, after 20, 40, 80 ... milliseconds: six or seven times, however fast the server is."""
+    async with PostgresStateStore(postgres.url, schema=postgres_schema, timeout=1) as store:
+        await admin.execute(f"""
+            CREATE SEQUENCE {postgres_schema}.tries;
+            CREATE FUNCTION {postgres_schema}.end_session() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                PERFORM nextval('{postgres_schema}.tries'), pg_terminate_backend(pg_backend_pid()); RETURN new; END $$;
+            CREATE TRIGGER ending BEFORE INSERT ON {postgres_schema}.events
+                EXECUTE FUNCTION {postgres_schema}.end_session();
+            CREATE TRIGGER ending BEFORE INSERT ON {postgres_schema}.locks
+                EXECUTE FUNCTION {postgres_schema}.end_session();
+        """)
+        for attempt in (store.append(Append(event("ORD_1"))), store.lock("L", owner="a", ttl=1)):
+            with pytest.raises(StoreUnavailable):
+                await attempt
+            tries = await admin.fetchval(f"SELECT last_value FROM {postgres_schema}.tries")
+            assert 1 < tries <= 8
+            await admin.execute(f"ALTER SEQUENCE {postgres_schema}.tries RESTART")
 
 
 async def test_a_transaction_that_holds_the_lock_for_too_long(postgres: PostgresServer, postgres_schema: str) -> None:

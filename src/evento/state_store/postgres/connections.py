@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeAlias, TypeVar
 
@@ -20,7 +20,7 @@ from evento.errors import DefinitionError, Overloaded, StoreUnavailable
 from evento.state_store.postgres import failures
 from evento.state_store.postgres.address import Address
 
-__all__ = ["Connection", "Connector", "Connections", "at_start", "close"]
+__all__ = ["Connection", "Connector", "Connections", "at_start", "close", "patiently", "pauses"]
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -178,6 +178,7 @@ class Connections:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._connector.timeout
         maybe_done = False
+        waits = pauses()
         while True:
             try:
                 async with self.lend(deadline) as connection:
@@ -191,6 +192,7 @@ class Connections:
                 maybe_done = maybe_done or not again
                 if not again or loop.time() >= deadline:
                     raise failures.unavailable(error, self._connector.address, definite=not maybe_done) from error
+            await asyncio.sleep(next(waits))
 
     @asynccontextmanager
     async def lend(self, deadline: float) -> AsyncIterator[Connection]:
@@ -293,20 +295,30 @@ class Connections:
             self._unused.set()
 
 
-async def patiently(connector: Connector, deadline: float) -> Connection:
-    """Connect, trying again until ``deadline`` (loop time) while the server cannot be reached."""
-    loop = asyncio.get_running_loop()
+def pauses() -> Iterator[float]:
+    """Yield how many seconds to wait before each new attempt."""
     pause = _FIRST_PAUSE
+    while True:
+        yield pause
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+async def patiently(connector: Connector, deadline: float) -> Connection:
+    """Connect, trying again until ``deadline`` (loop time), and not less long, while the server cannot be reached."""
+    loop = asyncio.get_running_loop()
+    waits = pauses()
+    told = False
     while True:
         try:
             return await connector.connect()
         except StoreUnavailable as error:
-            if loop.time() + pause >= deadline:
+            left = deadline - loop.time()
+            if left <= 0:
                 raise
-            if pause == _FIRST_PAUSE:
+            if not told:
                 _logger.warning("%s; trying again", error)
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
+                told = True
+        await asyncio.sleep(min(left, next(waits)))
 
 
 async def at_start(connector: Connector) -> Connection:

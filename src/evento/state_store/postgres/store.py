@@ -62,8 +62,8 @@ class PostgresStateStore:
     :param max_queued: how many operations, and ``max_queued_bytes`` of which size, may wait to be written and, counted
         apart, how many to be read: beyond that, operations raise :class:`~evento.errors.Overloaded`.
     :param connections: how many connections read; one more appends.
-    :param timeout: seconds that one statement may take, and how long a lost connection is sought anew before an
-        operation fails.
+    :param timeout: seconds that one statement may take, how long an operation may wait for those before it, and how
+        long a lost connection is sought anew before an operation fails.
 
     Leases and tombstones expire by the database's clock.
     """

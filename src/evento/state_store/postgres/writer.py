@@ -9,12 +9,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from evento.errors import ErrorData, Overloaded, PayloadError, StoreUnavailable
 from evento.state_store.port import Append
 from evento.state_store.postgres import batch, failures
-from evento.state_store.postgres.connections import Connection, Connector, close, patiently
+from evento.state_store.postgres.connections import Connection, Connector, close, patiently, pauses
 from evento.state_store.postgres.operations import reject
 
 __all__ = ["Rejection", "Writer"]
@@ -32,15 +32,21 @@ class Rejection(NamedTuple):
     error: ErrorData
 
 
-Job: TypeAlias = tuple["asyncio.Future[Any]", "Append | Rejection", int]
-"""The future of an outcome, the operation, and about how many bytes it keeps."""
+class Job(NamedTuple):
+    """The future of an outcome, the operation, its size in bytes, about, and until when it may wait (loop time)."""
+
+    future: asyncio.Future[Any]
+    operation: Append | Rejection
+    size: int
+    expires: float
 
 
 class Writer:
     """A queue, a task that empties it, and the connection that this task writes on.
 
-    More than ``max_jobs`` operations or ``max_bytes`` waiting or running is :class:`Overloaded`. ``committed`` is
-    called with each new head, before the appends are answered.
+    More than ``max_jobs`` operations or ``max_bytes`` waiting or running is :class:`Overloaded`; what has waited for
+    longer than the connector's timeout is not begun, and fails with :class:`StoreUnavailable`. ``committed`` is called
+    with each new head, before the appends are answered.
     """
 
     def __init__(
@@ -79,8 +85,9 @@ class Writer:
             raise self._overloaded()
         self._jobs += 1
         self._bytes += size
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.append((future, operation, size))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._queue.append(Job(future, operation, size, loop.time() + self._connector.timeout))
         self._something.set()
         return future
 
@@ -100,44 +107,63 @@ class Writer:
             self._something.clear()
             while self._queue:
                 queue, self._queue = self._queue, []
-                for jobs in _batches(queue):
+                for batched in _batches(queue):
+                    if not (jobs := self._in_time(batched)):
+                        continue
                     outcomes: Sequence[Any]
                     try:
-                        outcomes = await self._run([operation for _, operation, _ in jobs])
+                        outcomes = await self._run([job.operation for job in jobs])
                     except Exception as error:  # a defect of ours: the callers must hear of it all the same
                         outcomes = [error] * len(jobs)
                     self._deliver(jobs, outcomes)
             if self._closing:
                 return
 
+    def _in_time(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """Return those that may still be begun; the others fail."""
+        now = asyncio.get_running_loop().time()
+        if jobs[0].expires > now:  # the oldest comes first
+            return jobs
+        late = [job for job in jobs if job.expires <= now]
+        error = StoreUnavailable(
+            f"{self._connector.address}: those before it took longer than {self._connector.timeout:g} s; nothing was "
+            "stored: check that the server runs and what it is busy with, and send it again",
+            location=str(self._connector.address),
+        )
+        self._deliver(late, [error] * len(late))
+        return [job for job in jobs if job.expires > now]
+
     async def _run(self, operations: Sequence[Any]) -> Sequence[Any]:
+        deadline = asyncio.get_running_loop().time() + self._connector.timeout
         first = operations[0]
         if isinstance(first, Rejection):
-            return [await self._outcome_of(first)]
+            return [await self._outcome_of(first, deadline)]
         misfits = {at: error for at, append in enumerate(operations) if (error := _misfit(append)) is not None}
         if not misfits:
-            return await self._append(operations)
+            return await self._append(operations, deadline)
         fitting = [append for at, append in enumerate(operations) if at not in misfits]
-        outcomes = iter(await self._append(fitting) if fitting else ())
+        outcomes = iter(await self._append(fitting, deadline) if fitting else ())
         return [misfits[at] if at in misfits else next(outcomes) for at in range(len(operations))]
 
-    async def _outcome_of(self, new: Rejection) -> Any:
+    async def _outcome_of(self, new: Rejection, deadline: float) -> Any:
         try:
             return await self._settled(
                 lambda connection, is_repeated: reject(
                     connection, self._lock_key, new.command_id, new.error, is_repeated=is_repeated
-                )
+                ),
+                deadline,
             )
         except Exception as error:
             return failures.bad_data(error) if failures.is_bad_data(error) else error
 
-    async def _append(self, appends: Sequence[Append]) -> Sequence[Any]:
+    async def _append(self, appends: Sequence[Append], deadline: float) -> Sequence[Any]:
         """Store a batch. Data that cannot be stored makes it run again in halves, until only the offender fails."""
         try:
             outcomes, head = await self._settled(
                 lambda connection, is_repeated: batch.store(
                     connection, self._lock_key, appends, is_repeated=is_repeated
-                )
+                ),
+                deadline,
             )
         except StoreUnavailable as error:
             return [error] * len(appends)
@@ -147,7 +173,7 @@ class Writer:
             if len(appends) == 1:
                 return [failures.bad_data(error)]
             half = len(appends) // 2
-            return [*await self._append(appends[:half]), *await self._append(appends[half:])]
+            return [*await self._append(appends[:half], deadline), *await self._append(appends[half:], deadline)]
         if head is not None:
             self._committed(head)
         return [
@@ -157,13 +183,13 @@ class Writer:
             for outcome in outcomes
         ]
 
-    async def _settled(self, work: Callable[[Connection, bool], Awaitable[T]]) -> T:
-        """Run ``work``; when its connection is lost, connect and run it again, telling it so, until it is known.
+    async def _settled(self, work: Callable[[Connection, bool], Awaitable[T]], deadline: float) -> T:
+        """Run ``work``; when its connection is lost, connect and run it again, telling it so, until ``deadline``.
 
         :raises StoreUnavailable: indeterminate when it may have been done and that cannot be found out in time.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._connector.timeout
+        waits = pauses()
         is_repeated = False
         while True:
             try:
@@ -179,13 +205,14 @@ class Writer:
                     self._connection.terminate()
                     is_repeated = True
                     if loop.time() < deadline:
+                        await asyncio.sleep(next(waits))
                         continue
                 elif failures.is_bad_data(error):
                     raise
                 raise failures.unavailable(error, self._connector.address, definite=not is_repeated) from error
 
     def _deliver(self, jobs: Sequence[Job], outcomes: Sequence[Any]) -> None:
-        for (future, _, size), outcome in zip(jobs, outcomes, strict=True):
+        for (future, _, size, _), outcome in zip(jobs, outcomes, strict=True):
             self._bytes -= size
             if future.done():  # its caller was cancelled and waits no more
                 continue
@@ -198,15 +225,15 @@ class Writer:
 
 def _batches(queue: Sequence[Job]) -> Iterator[list[Job]]:
     """Cut a queue into runs of appends, and single tombstones."""
-    for is_append, group in groupby(queue, lambda job: isinstance(job[1], Append)):
+    for is_append, group in groupby(queue, lambda job: isinstance(job.operation, Append)):
         jobs: list[Job] = []
         total = 0
         for job in group:
-            if jobs and (not is_append or len(jobs) >= _MAX_BATCH or total + job[2] > _MAX_BATCH_BYTES):
+            if jobs and (not is_append or len(jobs) >= _MAX_BATCH or total + job.size > _MAX_BATCH_BYTES):
                 yield jobs
                 jobs, total = [], 0
             jobs.append(job)
-            total += job[2]
+            total += job.size
         yield jobs
 
 

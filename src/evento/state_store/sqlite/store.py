@@ -57,8 +57,9 @@ class SqliteStateStore:
     (``keep_leases``), because their holders are in other processes.
 
     ``max_queued`` operations and ``max_queued_bytes`` bound what waits to be written and, counted apart, to be read:
-    beyond that, operations raise :class:`~evento.errors.Overloaded`. ``clock`` gives the store's time in microseconds
-    since 1970, by which leases and tombstones expire.
+    beyond that, operations raise :class:`~evento.errors.Overloaded`. What those before it hold up for ``timeout``
+    seconds is not begun, and raises :class:`~evento.errors.StoreUnavailable`. ``clock`` gives the store's time in
+    microseconds since 1970, by which leases and tombstones expire.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class SqliteStateStore:
         keep_leases: bool = False,
         max_queued: int = 10_000,
         max_queued_bytes: int = 64 * 1024 * 1024,
+        timeout: float = 30.0,
         clock: Callable[[], int] | None = None,
     ) -> None:
         if read_only and path is None:
@@ -80,6 +82,7 @@ class SqliteStateStore:
         self._keep_leases = keep_leases
         self._max_queued = max_queued
         self._max_queued_bytes = max_queued_bytes
+        self._timeout = timeout
         self._clock = clock or steady_clock()
         self._location = str(path) if path is not None else "the event store in memory"
         self._identity: tuple[str, int] | None = None
@@ -276,6 +279,7 @@ class SqliteStateStore:
             delivered=self._after_batch,
             max_jobs=self._max_queued,
             max_bytes=self._max_queued_bytes,
+            max_wait=self._timeout,
         )
 
     def _reading_worker(self, threads: int, *, name: str = "evento-reader") -> Worker[sqlite3.Connection]:
@@ -286,6 +290,7 @@ class SqliteStateStore:
             threads=threads,
             max_jobs=self._max_queued,
             max_bytes=self._max_queued_bytes,
+            max_wait=self._timeout,
         )
 
     async def _write(self, operation: Callable[[sqlite3.Connection, int], T], size: int = 0) -> T:

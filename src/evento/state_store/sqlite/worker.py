@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from evento.errors import Overloaded, StoreUnavailable
 from evento.state_store.waiting import uncancelled
@@ -27,8 +28,14 @@ class Closeable(Protocol):
 
 R = TypeVar("R", bound=Closeable)
 
-Job: TypeAlias = tuple["asyncio.Future[Any]", Any, int]
-"""The future of an outcome, the operation, and about how many bytes it keeps."""
+
+class Job(NamedTuple):
+    """The future of an outcome, the operation, its size in bytes, about, and until when it may wait (monotonic)."""
+
+    future: asyncio.Future[Any]
+    operation: Any
+    size: int
+    expires: float
 
 
 class Worker(Generic[R]):
@@ -37,7 +44,8 @@ class Worker(Generic[R]):
     ``open`` makes a thread's resource; ``run`` brings a batch of operations to as many outcomes, in order, where an
     exception is raised to its caller. Both are called in the threads. ``delivered`` is called in the loop after each
     batch, with the number of its operations and their bytes. More than ``max_jobs`` operations or ``max_bytes``
-    waiting or running is :class:`Overloaded`.
+    waiting or running is :class:`Overloaded`; what has waited for ``max_wait`` seconds is not begun, and fails with
+    :class:`StoreUnavailable`.
     """
 
     def __init__(
@@ -51,6 +59,7 @@ class Worker(Generic[R]):
         max_jobs: int = 10_000,
         max_bytes: int = 64 * 1024 * 1024,
         max_batch: int = 1024,
+        max_wait: float = 30.0,
     ) -> None:
         self._name = name
         self._open = open
@@ -60,6 +69,7 @@ class Worker(Generic[R]):
         self._max_jobs = max_jobs
         self._max_bytes = max_bytes
         self._max_batch = max_batch
+        self._max_wait = max_wait
         self._accepting = False
         self._collected: list[Job] = []
         self._jobs = 0
@@ -107,7 +117,7 @@ class Worker(Generic[R]):
         future: asyncio.Future[Any] = self._loop.create_future()
         if not self._collected:
             self._loop.call_soon(self._hand_over)
-        self._collected.append((future, operation, size))
+        self._collected.append(Job(future, operation, size, time.monotonic() + self._max_wait))
         return future
 
     def _overloaded(self) -> Overloaded:
@@ -173,13 +183,28 @@ class Worker(Generic[R]):
             jobs += more
         return jobs
 
-    def _work(self, resource: R, jobs: list[Job]) -> None:
+    def _work(self, resource: R, batched: list[Job]) -> None:
+        if not (jobs := self._in_time(batched)):
+            return
         outcomes: Sequence[Any]
         try:
-            outcomes = self._run(resource, [operation for _, operation, _ in jobs])
+            outcomes = self._run(resource, [job.operation for job in jobs])
         except Exception as error:  # a defect of ours: the callers must hear of it all the same
             outcomes = [error] * len(jobs)
         self._tell(self._deliver, jobs, outcomes)
+
+    def _in_time(self, jobs: list[Job]) -> list[Job]:
+        """Return those that may still be begun; the others fail."""
+        now = time.monotonic()
+        if jobs[0].expires > now:  # the oldest comes first
+            return jobs
+        late = [job for job in jobs if job.expires <= now]
+        error = StoreUnavailable(
+            f"the event store did not come to it: those before it took longer than {self._max_wait:g} s; nothing was "
+            "done: check the disk, and whether another program holds a lock on the file, and send it again"
+        )
+        self._tell(self._deliver, late, [error] * len(late))
+        return [job for job in jobs if job.expires > now]
 
     def _tell(self, callback: Callable[..., None], *args: Any) -> None:
         try:
@@ -192,7 +217,7 @@ class Worker(Generic[R]):
 
     def _deliver(self, jobs: list[Job], outcomes: Sequence[Any]) -> None:
         total = 0
-        for (future, _, size), outcome in zip(jobs, outcomes, strict=True):
+        for (future, _, size, _), outcome in zip(jobs, outcomes, strict=True):
             total += size
             if future.done():  # its caller was cancelled and waits no more
                 continue
