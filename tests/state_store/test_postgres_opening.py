@@ -190,13 +190,43 @@ async def test_a_database_that_cannot_be_opened(
 
 
 @pytest.mark.parametrize(
-    "url", ["shop.db", "mysql://ann:secret@db/shop", "postgresql://ann:secret@db:port/shop", "postgresql://[::1"]
+    "url",
+    [
+        "shop.db",
+        "mysql://ann:secret@db/shop",
+        "postgresql://ann:secret@db:port/shop",
+        "postgresql://[::1",
+        "postgresql://ann:2024/secret@127.0.0.1:1/shop",
+        "postgresql://ann:2024#secret@127.0.0.1:1/shop",
+        "postgresql://ann:2024?secret@127.0.0.1:1/shop",
+        "postgresql://ann:secret/2024@127.0.0.1:1/shop",
+    ],
 )
 async def test_what_is_no_address_is_refused_without_its_password(url: str) -> None:
-    with pytest.raises(DefinitionError, match="postgresql://user:password@host") as caught:
-        async with PostgresStateStore(url):
+    store = PostgresStateStore(url)
+    with pytest.raises(DefinitionError, match=r"postgresql://user:password@host.* %2F %23 %3F") as caught:
+        async with store:
             pass
-    assert "secret" not in str(caught.value)
+    with pytest.raises(StoreUnavailable, match="malformed address") as unopened:
+        await store.head()
+    for word in ("secret", "2024"):
+        assert word not in str(caught.value)
+        assert word not in str(unopened.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("postgresql://ann:se%2Fcr%40et@db:77/shop", "at db:77, database shop, schema s"),
+        ("postgresql://ann:secret@[::1]:77/shop", "at [::1]:77, database shop, schema s"),
+        ("postgresql://db", "at db, database the user's own database, schema s"),
+        ("postgresql:///shop?host=/run/postgresql", "at localhost, database shop, schema s"),
+    ],
+)
+def test_people_are_told_host_port_and_database(url: str, told: str) -> None:
+    address = Address(url, "s")
+    address.check()
+    assert str(address) == repr(address) == f"the event store in PostgreSQL {told}"
 
 
 async def test_a_database_of_another_encoding_is_refused(
