@@ -134,7 +134,8 @@ async def fetch(
     merging = wanted is not None and len(wanted) <= _MAX_MERGED_NAMES
     selective = patterns is not None or (wanted is not None and not merging)
     window = _LOOK_AHEAD * limit if selective else None
-    arguments: list[Any] = [after, window, limit, max_bytes := max(0, max_bytes)]
+    max_bytes = max(0, max_bytes)  # at least one event, whatever is asked for
+    arguments: list[Any] = [after, window, limit, max_bytes]
     if patterns is not None:
         arguments.append(patterns)
     if wanted is not None:

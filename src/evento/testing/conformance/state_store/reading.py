@@ -80,8 +80,10 @@ class Reading(StoreTests):
     async def test_one_event_is_returned_however_large_it_is(self, store: StateStore) -> None:
         payload = b'{"text":"%s"}' % (b"x" * 100_000)
         [record, _] = await stored(store, [Append(new_event(payload=payload)), append()])
-        for max_bytes in (-1, 0, 1):
+        for max_bytes in (1, 0, -1):
             page = await store.fetch(0, max_bytes=max_bytes)
+            assert (list(page.events), page.scanned_to, page.head) == ([record], 1, 2)
+            page = await store.fetch(0, contexts=["def*"], names=["OrderPlacedEvent"], max_bytes=max_bytes)
             assert (list(page.events), page.scanned_to, page.head) == ([record], 1, 2)
 
     @pytest.mark.parametrize(
