@@ -46,7 +46,7 @@ CALLS: dict[str, msgspec.Struct] = {
     "register": Register(BundleDescription("orders", commands=("A",)), "i1"),
     "heartbeat": Session("orders", "i1", 1),
 }
-NOTICE = encode(wire.HeadNotice(wire.FORMAT, "s", 7, ("A",), ("default",)))
+NOTICE = encode(wire.HeadNotice(wire.FORMAT, "s", 7))
 
 any_value = st.recursive(
     st.none()
@@ -164,7 +164,7 @@ def test_appends_of_any_values_are_each_answered_and_leave_the_store_whole(data:
     async def serve() -> None:
         async with SqliteStateStore(None) as store:
             appending = Appending(
-                store, StoreCounters(), stored=lambda record: None, max_answer=1_000_000, payload_limit=1_000_000
+                store, StoreCounters(), stored=lambda position: None, max_answer=1_000_000, payload_limit=1_000_000
             )
             asked = Asked(data)
             appending.serve(asked)

@@ -279,6 +279,19 @@ async def test_a_call_that_was_meant_for_another_store_is_refused(tmp_path: Path
         assert await store.head() == 0
 
 
+async def test_one_notice_tells_the_head_of_all_that_was_committed_in_a_turn(
+    tmp_path: Path, store: SqliteStateStore
+) -> None:
+    async with serving(tmp_path, store) as (_, bundle), RemoteStateStore(bundle) as remote:
+        notices: list[Any] = []
+        await bundle.subscribe(bundle.subjects.head, lambda notice: notices.append(msgspec.msgpack.decode(notice.data)))
+        await filled(remote, 500)
+        await eventually(lambda: notices[-1:] == [[wire.FORMAT, store.store_id, 500]])
+        heads = [head for _, _, head in notices]
+        assert heads == sorted(set(heads))
+        assert len(heads) < 500
+
+
 @pytest.mark.parametrize("remaining", [0.0, -100.0])
 async def test_what_comes_after_its_deadline_is_not_started(
     tmp_path: Path, store: SqliteStateStore, remaining: float

@@ -206,7 +206,7 @@ async def test_a_late_append_was_not_stored_unless_it_was_sent_before(
                 appending.serve(call)
 
             appending = Appending(
-                backing, service.counters, stored=lambda record: None, max_answer=1_000_000, payload_limit=1_000_000
+                backing, service.counters, stored=lambda position: None, max_answer=1_000_000, payload_limit=1_000_000
             )
             await server.subscribe(server.subjects.store("append"), serve, queue="evento")
             with pytest.raises(StoreUnavailable, match="not started") as caught:

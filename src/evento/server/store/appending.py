@@ -9,7 +9,6 @@ from collections.abc import Callable
 from evento.errors import ErrorData, EventoError, PayloadError, StoreMismatch, StoreUnavailable, error_to_data
 from evento.gateway.nats import Delivery
 from evento.gateway.nats.calls import Answer, encode
-from evento.messages import EventRecord
 from evento.server.store.counters import StoreCounters
 from evento.state_store import AlreadyStored, Append, Appended, AppendOutcome, Refused, StateStore
 from evento.state_store.remote import wire
@@ -30,7 +29,7 @@ class Appending:
         store: StateStore,
         counters: StoreCounters,
         *,
-        stored: Callable[[EventRecord], None],
+        stored: Callable[[int], None],
         max_answer: int,
         payload_limit: int,
     ) -> None:
@@ -99,7 +98,7 @@ class Appending:
             counters.appended += 1
             counters.appended_bytes += len(append.event.payload)
             record = outcome.record
-            self._stored(record)
+            self._stored(record.position)
             return wire.Stored(record.position, record.version, outcome.boundary_version)
         return outcome
 

@@ -11,7 +11,7 @@ from typing import Any
 from evento.errors import EventoError, Overloaded, error_to_data
 from evento.gateway.nats import Delivery, NatsConnection, Subscription
 from evento.gateway.nats.calls import Answer, Operation, encode
-from evento.messages import MAX_PAYLOAD_BYTES, EventRecord
+from evento.messages import MAX_PAYLOAD_BYTES
 from evento.server.store.appending import Appending, admit
 from evento.server.store.counters import StoreCounters
 from evento.server.store.head import HeadPublisher
@@ -222,6 +222,6 @@ class StoreService:
             delivery.respond(encode(Answer[None](error_to_data(error))))
         self.counters.took(name, loop.time() - since)
 
-    def _stored(self, record: EventRecord) -> None:
-        self.counters.head = max(self.counters.head, record.position)
-        self._head.stored(record)
+    def _stored(self, position: int) -> None:
+        self.counters.head = max(self.counters.head, position)
+        self._head.stored(position)

@@ -219,13 +219,11 @@ class JobStatus(msgspec.Struct, frozen=True, array_like=True):
 
 
 class HeadNotice(msgspec.Struct, frozen=True, array_like=True):
-    """The head has moved: published by a server after its commits, with what they brought."""
+    """The head has moved: published by a server after its commits."""
 
     format: int
     store_id: str
     head: int
-    names: tuple[str, ...] = ()
-    contexts: tuple[str, ...] = ()
 
 
 WireOutcome: TypeAlias = Stored | AlreadyStored | Conflict | Deleted | Refused | LeaseIsLost | Failed
