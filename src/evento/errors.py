@@ -162,7 +162,10 @@ class Overloaded(EventoError):
 
 
 class Stopped(EventoError):
-    """The bundle is not started, or is stopping; nothing was sent."""
+    """The bundle is not started, or is stopping; nothing was sent, unless ``definite`` is False.
+
+    It is False where a bundle was stopped while it handled the request, or a connection was closed under it.
+    """
 
 
 class CommandRejected(EventoError):

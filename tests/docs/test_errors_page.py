@@ -6,7 +6,9 @@ import pytest
 from documents import DOCS
 
 from evento import errors
+from evento.consumers.failures import is_transient
 from evento.errors import EventoError
+from evento.gateway.requests import NOT_NOW
 
 SECTIONS: dict[str, str] = dict(
     re.findall(r"^### (\w+)\n(.*?)(?=^#|\Z)", (DOCS / "errors.md").read_text(), re.DOTALL | re.MULTILINE)
@@ -40,3 +42,20 @@ def test_a_section_names_what_it_is_a_kind_of(name: str) -> None:
     assert re.findall(r"A kind of \[`(\w+)`\]", SECTIONS[name]) == (
         [] if base in {EventoError, Exception} else [base.__name__]
     )
+
+
+def names_after(words: str) -> set[str]:
+    """Return the names in the sentence of the page that begins with these words."""
+    page = " ".join((DOCS / "errors.md").read_text().split())
+    sentence = page.partition(words)[2].partition(";")[0].partition("is not definite")[0]
+    return set(re.findall(r"`(\w+)`", sentence)) & set(CLASSES)
+
+
+def test_the_page_names_the_errors_that_a_resend_makes_indefinite() -> None:
+    assert names_after('An error that says "not now" (') == {cls.__name__ for cls in NOT_NOW}
+
+
+def test_the_page_names_the_errors_that_are_transient_for_consumers() -> None:
+    assert names_after("**Transient for consumers**") == {
+        name for name in CLASSES if is_transient(CLASSES[name]("no"))
+    } - {"StoreInUse", "SchemaTooNew", "StoreMismatch"}
