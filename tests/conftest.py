@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import asyncpg
 import pytest
+from hypothesis import settings
 from mariadb_server import MariadbMissing, MariadbServer, start_mariadb
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -21,6 +22,10 @@ from evento.testing.postgres import PostgresMissing, PostgresServer, start_postg
 
 # A shell that starts the tests in the background has SIGINT ignored, also for the processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example may take depends on what else the machine does.
+settings.register_profile("evento", deadline=None)
+settings.load_profile("evento")
 
 _numbers = count(1)
 _Server = TypeVar("_Server")

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from cluster import NAME, Cluster, a_cluster
 from shop import OrderProjector, Orders
+from waiting import eventually
 
 from evento import EventoBundle
 from evento.bundle import administration
@@ -49,6 +50,15 @@ class Operator:
             raise error_from_data(answer.error)
         return answer.value
 
+    async def becomes(self, state: str, *, instance: str | None = None) -> None:
+        """Wait until the projector of an instance is in a state, at the head: a bundle's start does not wait for it."""
+
+        async def settled() -> bool:
+            view = await self.ask("consumer", ConsumerCall(PROJECTOR), instance=instance)
+            return bool(view.state == state and view.head_reached)
+
+        await eventually(settled)
+
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
@@ -69,6 +79,7 @@ async def views(cluster: Cluster) -> AsyncIterator[EventoBundle]:
 
 
 async def test_consumers_are_told_page_by_page(operator: Operator, views: EventoBundle) -> None:
+    await operator.becomes("running")
     page = await operator.ask("consumers", ConsumersCall())
     assert [view.name for view in page.consumers] == [PROJECTOR]
     assert not page.more
@@ -83,7 +94,7 @@ async def test_what_cannot_be_read_is_refused(operator: Operator, views: EventoB
     for data in (b"", b"\xc1", b"\x81" * 5000, b'{"name":1}', msgspec.msgpack.encode({"name": None, "skip": "x"})):
         with pytest.raises(PayloadError):
             await operator.ask(operation, data)
-    assert (await operator.ask("consumer", ConsumerCall(PROJECTOR))).state == "running"
+    await operator.becomes("running")
 
 
 @pytest.mark.parametrize("operation", ["consumer", "pause", "resume", "dead", "retry", "cancel-retry", "discard"])
@@ -113,10 +124,13 @@ async def test_too_many_at_a_time_are_refused(
 async def test_each_instance_answers_for_itself_and_only_while_it_runs(cluster: Cluster, operator: Operator) -> None:
     async with cluster.bundle("views", [OrderProjector], injector={Orders: Orders()}) as first:
         [one] = await cluster.registry.view("views")
+        await operator.becomes("running", instance=one.instance_id)  # it has the lease before the other one asks
         async with cluster.bundle("views", [OrderProjector], injector={Orders: Orders()}):
             for seen in await cluster.registry.view("views"):
+                state = "running" if seen.instance_id == one.instance_id else "standby"
+                await operator.becomes(state, instance=seen.instance_id)
                 [view] = (await operator.ask("consumers", ConsumersCall(), instance=seen.instance_id)).consumers
-                assert view.state == ("running" if seen.instance_id == one.instance_id else "standby")
+                assert view.state == state
         assert first.is_running
     with pytest.raises(NoResponders):
         await operator.ask("consumers", ConsumersCall(), instance=one.instance_id)

@@ -1,6 +1,6 @@
 """A cluster under more load than it can bear: goodput stays, nothing expired runs, nothing stalls.
 
-``EVENTO_LOAD_SECONDS`` says how long each load lasts (default: 1.5), ``EVENTO_LOAD_STRICT=1`` asks for a goodput within
+``EVENTO_LOAD_SECONDS`` says how long each load lasts (default: 4), ``EVENTO_LOAD_STRICT=1`` asks for a goodput within
 20 % of the peak, for a machine that has nothing else to do.
 """
 
@@ -39,9 +39,10 @@ from evento import (
     query_handler,
 )
 
-SECONDS = float(os.environ.get("EVENTO_LOAD_SECONDS", "1.5"))
+SECONDS = float(os.environ.get("EVENTO_LOAD_SECONDS", "4"))
 GOOD_ENOUGH = 0.8 if os.environ.get("EVENTO_LOAD_STRICT") == "1" else 0.5
-PLACES, WORK_SECONDS, PATIENCE = 4, 0.04, 0.5
+# Handlers so slow that ten times too much costs this machine little: what is measured is admission, not its processors.
+PLACES, WORK_SECONDS, PATIENCE = 4, 0.2, 2.5
 CAPACITY = PLACES / WORK_SECONDS
 
 
@@ -160,7 +161,7 @@ async def test_ten_times_too_much_leaves_the_goodput_as_it_is(cluster: Cluster) 
         assert goodput >= GOOD_ENOUGH * peak
         assert load.outcomes["Overloaded"] > load.outcomes["RequestTimeout"]
         assert load.outcomes.keys() <= {"done", "Overloaded", "RequestTimeout"}
-        assert load.late < 1
+        assert load.late < 5
         assert load.most_waiting <= CAPACITY * PATIENCE
     assert all(begun < load.deadlines[number] for number, begun in toil.begun.items())
 
@@ -181,11 +182,11 @@ async def test_200_handlers_that_each_send_to_another_bundle_do_not_wait_for_eac
 
         async def both(number: int) -> None:
             began = loop.time()
-            await web.commands.send(DelegateCommand(f"W_{number % 20}", number), timeout=20)
-            assert await web.queries.query(WorkLookQuery("W"), timeout=20) == WorkView("W")
+            await web.commands.send(DelegateCommand(f"W_{number % 20}", number), timeout=40)
+            assert await web.queries.query(WorkLookQuery("W"), timeout=40) == WorkView("W")
             took.append(loop.time() - began)
 
         await asyncio.gather(*(both(number) for number in range(200)))
     assert sorted(script.begun) == list(range(200))
     print(f"p50 {sorted(took)[100]:.2f} s, p99 {sorted(took)[198]:.2f} s")  # noqa: T201
-    assert sorted(took)[198] < 10
+    assert sorted(took)[198] < 30

@@ -54,7 +54,8 @@ async def test_a_rolling_restart_over_both_nodes_loses_no_request(nodes: tuple[C
     cluster, other = nodes
     urls = (cluster.url, other)
     async with AsyncExitStack() as stack:
-        web = await stack.enter_async_context(cluster.bundle("web", [OrderInvoker], server=urls[caller]))
+        caller_bundle = cluster.bundle("web", [OrderInvoker], server=urls[caller], handler_grace=25.0)
+        web = await stack.enter_async_context(caller_bundle)
         replicas: list[EventoBundle] = []
         for url in urls:
             replicas.append(cluster.bundle("orders", [OrderAggregate], server=url))

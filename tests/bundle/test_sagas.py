@@ -162,6 +162,7 @@ async def test_killed_at_any_step_no_command_takes_effect_twice_and_none_is_miss
     assert await stories(tmp_path) == {"ORD_0": COMPLETE}
 
 
+@pytest.mark.timeout(300)  # up to 13 processes, one after another
 async def test_killed_again_and_again_the_histories_are_those_of_an_undisturbed_run(tmp_path: Path) -> None:
     random = Random(7)
     for _ in range(12):

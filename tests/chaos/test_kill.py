@@ -10,6 +10,7 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -56,15 +57,17 @@ def depot(tmp_path: Path) -> Path:
 @pytest.mark.timeout(TIMEOUT)
 async def test_under_load(depot: Path, tmp_path: Path, random: Random) -> None:
     journal = Journal(depot / "journal")
-    for number in range(1, ROUNDS + 1):
+    for number in count(1):
         async with worker("storm", depot, number) as victim:
             await _reach_a_random_moment(victim, random)
             await victim.kill()
         await check_store(depot, tmp_path / "copy", journal.read())
-        if number == ROUNDS or number % SETTLE_EVERY == 0:
-            events = await settle(depot, tmp_path / "copy", version=number + 1)
+        if number < ROUNDS and number % SETTLE_EVERY:
+            continue
+        events = await settle(depot, tmp_path / "copy", version=number + 1)
+        if number >= ROUNDS and events > 20 * ROUNDS:  # more rounds where few was stored: by chance, or a busy machine
+            break
     journal.close()
-    assert events > 20 * ROUNDS
 
 
 async def _reach_a_random_moment(victim: Worker, random: Random) -> None:
@@ -123,7 +126,7 @@ async def test_the_lock_of_a_killed_process_is_free_at_once(depot: Path) -> None
         await victim.until("running")
         await victim.kill()
     async with running(depot, 1) as bundle:
-        event = await bundle.commands.send(PaymentCaptureCommand("ORD", 1), message_id="held", timeout=5)
+        event = await bundle.commands.send(PaymentCaptureCommand("ORD", 1), message_id="held", timeout=15)
         assert event.token == 2  # the dead process had the first
 
 

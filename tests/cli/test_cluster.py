@@ -150,7 +150,7 @@ def test_an_address_that_is_none_is_wrong_use(cli: Any, verb: tuple[str, ...]) -
 def test_a_server_that_does_not_answer_is_named_in_one_line(
     cli: Any, verb: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evento.cli.cluster.CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("evento.cli.cluster.CONNECT_SECONDS", 1.0)
     result = cli(*verb, "--server", "nats://127.0.0.1:1")
     assert (result.code, len(result.err.splitlines())) == (1, 1)
     assert "127.0.0.1:1" in result.err
@@ -160,7 +160,7 @@ def test_a_server_that_does_not_answer_is_named_in_one_line(
 async def test_a_gateway_without_servers_is_told_apart(
     cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evento.cli.cluster.ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("evento.cli.cluster._GRACE_SECONDS", 0.3)
     async with nats_server(tmp_path) as nats:
         result = await asyncio.to_thread(cli, "bundles", "--server", nats.url, "--cluster", "shop")
         assert (result.code, len(result.err.splitlines())) == (1, 1)
@@ -223,7 +223,7 @@ class TestTokens:
 
     @pytest.fixture
     async def server(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
-        monkeypatch.setattr("evento.cli.cluster.ANSWER_SECONDS", 0.3)
+        monkeypatch.setattr("evento.cli.cluster._GRACE_SECONDS", 0.3)
         users = f'authorization {{ users: [{{ user: "evento-admin", password: "{self.SECRET}" }}] }}'
         async with nats_server(tmp_path, config=users) as nats:
             yield nats.url

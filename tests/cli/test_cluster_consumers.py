@@ -75,7 +75,7 @@ async def running(cluster: Cluster, views: Callable[..., EventoBundle]) -> Async
     async with cluster.bundle("orders", [OrderAggregate]) as orders, views() as bundle:
         for number in range(3):
             await orders.commands.send(OrderPlaceCommand(f"ORD_{number}", "Ann"))
-        await bundle.consumers_caught_up()
+        await bundle.consumers_caught_up(30)
         yield bundle
 
 
@@ -123,7 +123,7 @@ async def test_dead_events_are_retried_and_discarded(ask: Ask, running: EventoBu
         "events": 1,
         "running": True,
     }
-    await running.consumers_caught_up()
+    await running.consumers_caught_up(30)
     assert moods.seen == ["ORD_0"]
     (answer,) = (await ask("discard", "MoodyProjector", "--key", "ORD_1", "--yes", "--json")).objects
     assert (answer["done"], answer["events"]) == ("discarded", 1)
@@ -164,7 +164,7 @@ async def test_of_two_replicas_the_one_that_works_is_shown(
     ask: Ask, running: EventoBundle, views: Callable[..., EventoBundle]
 ) -> None:
     async with views() as standby:
-        assert [status.state.value for status in await standby.consumers.list()] == ["standby"]
+        await until_state(standby, "standby")
         (status,) = (await ask("list", "--json")).objects
         assert status["state"] == "running"
 

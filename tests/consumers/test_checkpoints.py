@@ -24,7 +24,15 @@ from waiting import eventually
 
 from evento import EventMessage
 from evento.components import Role, component_definition
-from evento.consumers import Checkpoint, Consumer, ConsumerId, ConsumerState, SqlConsumerStateStore
+from evento.consumers import (
+    Checkpoint,
+    Consumer,
+    ConsumerId,
+    ConsumerState,
+    SqlConsumerStateStore,
+    consumer,
+    progress,
+)
 from evento.consumers.delivery import ProjectorDelivery
 from evento.consumers.head import HeadWatch
 from evento.consumers.settings import ConsumerSettings
@@ -71,7 +79,7 @@ async def test_events_are_committed_in_batches(events: StateStore, state: SqlCon
     store = FaultyConsumerStore(state)
     async with group_of(events, store, ThingProjector(Seen()), fetch_size=100) as group:
         await eventually(lambda: group.statuses()[0].head_reached)
-        await group.caught_up(10)
+        await group.caught_up(30)
     assert store.commits < 300
 
 
@@ -83,13 +91,16 @@ async def test_those_who_wait_need_not_wait_for_the_interval(events: StateStore,
             assert await position(state) == head
 
 
-async def test_those_who_wait_are_told_at_the_commit(events: StateStore, state: SqlConsumerStateStore) -> None:
+async def test_those_who_wait_are_told_at_the_commit(
+    events: StateStore, state: SqlConsumerStateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "WAIT", 3600.0)  # no waiter looks by itself
     seen = Seen()
     async with group_of(events, state, ThingProjector(seen), checkpoint_interval=NEVER) as group:
         head = await add(events, *things(2))
         await seen.wait(2)
-        async with asyncio.timeout(4):  # less than the time after which a waiter looks by itself
-            await group.wait_for(None, head, asyncio.get_running_loop().time() + 60)
+        async with asyncio.timeout(20):
+            await group.wait_for(None, head, asyncio.get_running_loop().time() + 3600)
 
 
 async def test_those_who_wait_need_not_wait_for_the_rest_of_the_page(
@@ -123,8 +134,9 @@ async def test_a_stop_commits_what_is_handled(events: StateStore, state: SqlCons
 
 
 async def test_a_selective_consumer_passes_what_does_not_concern_it(
-    events: StateStore, state: SqlConsumerStateStore
+    events: StateStore, state: SqlConsumerStateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(progress, "SCAN_INTERVAL", 3600.0)
     await add(events, *(ThingRenamedEvent(f"T_{number}") for number in range(50)))
     async with group_of(events, state, ThingProjector(Seen()), fetch_size=3) as group:
         await group.caught_up(10)
@@ -153,7 +165,7 @@ async def test_a_consumer_may_start_at_the_head(events: StateStore, state: SqlCo
             delivery = ProjectorDelivery(
                 THINGS, component_definition(ThingProjector), projector, standing=standing, head=lambda: 0
             )
-            consumer = Consumer(
+            following = Consumer(
                 THINGS,
                 Role.PROJECTOR,
                 delivery,
@@ -165,7 +177,7 @@ async def test_a_consumer_may_start_at_the_head(events: StateStore, state: SqlCo
                 settings=ConsumerSettings(),
                 from_head=True,
             )
-            async with consumer:
+            async with following:
                 await add(events, *things(1))
                 await seen.wait(len(expected))
         assert seen.positions == expected
@@ -260,14 +272,16 @@ async def test_who_is_behind_is_named(events: StateStore, state: SqlConsumerStat
     class QuickProjector(ThingProjector, version=1):
         pass
 
-    blocked = asyncio.Event()
+    begun, blocked = asyncio.Event(), asyncio.Event()
 
     async def wait(message: object) -> None:
+        begun.set()
         await blocked.wait()
 
     await add(events, *things(3))
     async with group_of(events, state, ThingProjector(wait), QuickProjector(Seen())) as group:
         loop = asyncio.get_running_loop()
+        await begun.wait()  # before, it would not be running
         await group.wait_for(["QuickProjector"], 3, loop.time() + 10)
         with pytest.raises(ReadModelBehind) as caught:
             await group.wait_for(None, 3, loop.time() + 0.05)
@@ -295,13 +309,16 @@ async def test_waiting_for_an_unknown_projector_is_an_error(events: StateStore, 
             await group.wait_for(["NoProjector"], 0, 0.0)
 
 
-async def test_a_stop_releases_those_who_wait(events: StateStore, state: SqlConsumerStateStore) -> None:
+async def test_a_stop_releases_those_who_wait(
+    events: StateStore, state: SqlConsumerStateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "WAIT", 3600.0)  # no waiter looks by itself
     group = group_of(events, state, ThingProjector(Seen()))
     async with group:
         waiting = asyncio.create_task(group.wait_for(None, 99, asyncio.get_running_loop().time() + 3600))
         await asyncio.sleep(0)
     with pytest.raises(ReadModelBehind):
-        async with asyncio.timeout(4):  # less than the time after which a waiter looks by itself
+        async with asyncio.timeout(20):
             await waiting
 
 

@@ -176,6 +176,7 @@ async def test_only_what_was_asked_for_is_retried(events: StateStore, state: Sql
         assert await queue(state) == [1, 3]
 
 
+@pytest.mark.timeout(300)  # each of the retries has a transaction of its own
 async def test_more_than_a_thousand_dead_events_are_paged_and_retried_in_order(
     events: StateStore, state: SqlConsumerStateStore
 ) -> None:
@@ -198,7 +199,7 @@ async def test_more_than_a_thousand_dead_events_are_paged_and_retried_in_order(
             after = page[-1].position
         assert pages == [500, 500, 200]
         assert await consumers.retry(ONCE, all=True) == count
-        await group.caught_up(30)
+        await group.caught_up(240)
         assert seen.positions == list(range(1, 2 * count + 1))
         assert await queue(state, ONCE) == []
 
@@ -248,7 +249,7 @@ async def test_the_stream_goes_on_between_retries(
         await group.caught_up(20)
         broken.mend()
         await group.administration.retry(ONCE, all=True)
-        await group.caught_up(10)
+        await group.caught_up(30)
     assert sorted(broken.seen.positions) == list(range(1, 92))
     assert broken.seen.positions[-1] != 91  # it did not wait for the last retry
 
@@ -266,6 +267,7 @@ async def test_a_transient_failure_of_a_retry_is_waited_for_while_the_stream_goe
         await eventually(lambda: len(handle.runs) > before + 5)  # more often than retry=2 allows
         await add(events, ThingAddedEvent("B"))
         await eventually(lambda: 3 in handle.seen.positions)
+        await eventually(lambda: group.statuses()[0].position == 3)  # the retry is all that is left
         assert (await group.administration.show(THINGS)).retrying == 2
         with pytest.raises(ReadModelBehind, match="being retried"):
             await group.caught_up(0.05)
@@ -283,6 +285,8 @@ async def test_a_cancelled_retry_is_not_done(events: StateStore, state: SqlConsu
         consumers = group.administration
         await consumers.retry(THINGS, all=True)
         await consumers.cancel_retry(THINGS, 2)
+        before = len(handle.runs)  # of a pass that has begun, perhaps, which would still handle both
+        await eventually(lambda: handle.runs[before:].count(1) >= 2)
         handle.mend()
         await group.caught_up(10)
     assert handle.seen.positions == [1]
@@ -359,12 +363,12 @@ async def test_discarding_a_whole_queue_goes_batch_by_batch(events: StateStore, 
     await add(events, ThingAddedEvent("first"), *(ThingAddedEvent("A") for _ in range(1100)))
     handle = Broken(2)
     async with group_of(events, state, ThingProjector(handle)) as group:
-        await group.caught_up(20)
+        await group.caught_up(30)
         consumers = group.administration
         assert await consumers.discard(THINGS, key="A", waiting=True) == 1099
         assert await queue(state) == [2]
         assert await consumers.discard(THINGS, all=True) == 1
-        await group.caught_up(10)
+        await group.caught_up(20)
         await add(events, ThingAddedEvent("A"))
         await group.caught_up(10)
     assert handle.seen.positions == [1, 1102]
@@ -480,7 +484,7 @@ async def test_the_retry_runs_where_the_lease_is(events: StateStore, state: SqlC
             second.mend()
             await standby.administration.retry(THINGS, all=True)  # asked for at the one without the lease
             await eventually(lambda: first.seen.positions == [1, 2])
-            await standby.caught_up(10)
+            await standby.caught_up(20)  # it looks every three seconds
             assert (await standby.administration.show(THINGS)).dead == 0
             await active.caught_up(10)
     assert second.runs == []

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from lives import EXAMPLES, KeyedLife, Script, Step, live, steps_of, things
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -54,7 +54,7 @@ class ProjectorLife(KeyedLife):
         assert Counter(await rows(self.store)) == wanted  # exactly once
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps_of(things))
 def test_a_life(steps: list[Step]) -> None:
     live(ProjectorLife, steps)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from lives import EXAMPLES, KeyedLife, Script, Step, live, steps_of, things
 from streams import TICK, ThingAddedEvent
 from waiting import eventually
@@ -63,7 +63,7 @@ class LaneLife(KeyedLife):
             assert not await self.store.finished(consumer)  # swept: the checkpoint has passed them
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps_of(things, "down"))
 def test_a_life(steps: list[Step]) -> None:
     live(LaneLife, steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from lives import EXAMPLES, Life, Script, Step, live, steps_of, things
 from streams import TICK, ThingAddedEvent
 from waiting import eventually
@@ -79,7 +79,7 @@ class ObserverLife(Life):
         assert not await self.store.finished(WATCHER)  # swept: the checkpoint has passed them
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps_of(things, "down"))
 def test_a_life(steps: list[Step]) -> None:
     live(ObserverLife, steps)

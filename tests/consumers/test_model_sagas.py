@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from lives import EXAMPLES, Life, Script, Step, live, steps_of, things
 from streams import TICK
@@ -263,7 +263,7 @@ class SagaLife(Life):
                 assert (await self.store.find_saga(TRIPS, association) is not None) == known
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(LIVES)
 @example(  # the key under which events wait is gone with a retry
     [

@@ -231,16 +231,25 @@ import asyncio, os, signal, sys
 sys.path[:0] = [{support!r}, {here!r}]
 from datetime import timedelta
 from streams import group_of, things, add
-from test_observers import ThingObserver
+from test_observers import WATCHER, ThingObserver
+from waiting import eventually
 from evento.consumers import SqlConsumerStateStore
 from evento.state_store.sqlite import SqliteStateStore
+
+ended = []
+
+async def others_have_ended(state):  # and their checkpoint is written, where it is due
+    stored = await state.load(WATCHER)
+    return len(ended) >= 10 and stored.checkpoint.position == (0 if {interval} else 6)
 
 async def handle(message):
     with open({log!r}, "a") as log:
         log.write(f"{{message.position}}\\n")
     if message.position == 7:
-        await asyncio.sleep(0.5)  # the others end meanwhile, and their checkpoint is written when it is due
+        async with SqlConsumerStateStore({state!r}) as state:
+            await eventually(lambda: others_have_ended(state))
         os.kill(os.getpid(), signal.SIGKILL)
+    ended.append(message.position)
 
 async def main():
     async with SqliteStateStore({events!r}) as events, SqlConsumerStateStore({state!r}) as state:

@@ -267,10 +267,13 @@ async def test_a_crash_without_a_last_checkpoint_loses_nothing(
     await add(events, *things(60, per_thing=5))
     stuck, faulty = Stuck(11), FaultyConsumerStore(state)
 
+    async def remembered() -> bool:
+        return bool(await state.finished(PROJECTOR))
+
     async def handle(message: EventMessage[Any]) -> None:
         await stuck(message)
-        await asyncio.sleep(0.002)  # so that there are checkpoints in between
-        if len(stuck.seen.positions) >= 20:
+        if len(stuck.seen.positions) >= 20 and faulty.error is None:
+            await eventually(remembered)  # a checkpoint in between
             faulty.error = StoreUnavailable("gone")
 
     async with running(events, faulty, handle, stop_timeout=TICK, checkpoint_interval=TICK):

@@ -129,6 +129,7 @@ async def test_dead_events_are_retried_while_the_consumer_is_paused(
     assert seen.positions == [1, 2, 3]
 
 
+@pytest.mark.timeout(300)  # 200 of its events have a transaction of their own, two times
 async def test_the_circuit_breaker_is_reset_by_resuming(
     events: StateStore, state: SqlConsumerStateStore, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -148,18 +149,18 @@ async def test_the_circuit_breaker_is_reset_by_resuming(
     consumer = ConsumerId("test_bundle", "TickProjector", 1, "*")
     await add(events, *(ClockTickedEvent(number) for number in range(250)))
     async with group_of(events, state, TickProjector()) as group:
-        await eventually(lambda: state_of(group) is ConsumerState.PAUSED)
+        await eventually(lambda: state_of(group) is ConsumerState.PAUSED, within=60)
         assert group.statuses()[0].dead == 100
         await group.administration.resume(consumer)  # nothing is mended: it takes a hundred more
-        await eventually(lambda: group.statuses()[0].dead == 200 and state_of(group) is ConsumerState.PAUSED)
+        await eventually(lambda: group.statuses()[0].dead == 200 and state_of(group) is ConsumerState.PAUSED, within=60)
         broken = False
         await group.administration.retry(consumer, 1)  # tried while the consumer is paused
         await eventually(lambda: seen.positions == [1])
         assert state_of(group) is ConsumerState.PAUSED
         await group.administration.resume(consumer)
-        await group.caught_up(10)
+        await group.caught_up(30)
         await group.administration.retry(consumer, all=True)
-        await group.caught_up(20)
+        await group.caught_up(60)
         (status,) = await group.administration.list()
         assert (status.dead, status.healthy) == (0, True)
     assert sorted(seen.positions) == list(range(1, 251))

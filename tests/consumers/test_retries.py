@@ -409,7 +409,7 @@ async def test_a_hundred_dead_events_pause_the_consumer(
 
 
 async def _paused(group: ConsumerGroup) -> None:
-    await eventually(lambda: group.statuses()[0].state is ConsumerState.PAUSED)
+    await eventually(lambda: group.statuses()[0].state is ConsumerState.PAUSED, within=30)
 
 
 async def test_a_success_in_between_keeps_the_consumer_at_work(
@@ -423,7 +423,7 @@ async def test_a_success_in_between_keeps_the_consumer_at_work(
 
     with caplog.at_level(logging.CRITICAL, "evento.consumers"):
         async with group_of(events, state, PatientProjector(fail)) as group:
-            await group.caught_up(20)
+            await group.caught_up(40)
             assert group.statuses()[0].dead == 149
 
 

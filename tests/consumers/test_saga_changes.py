@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evento.consumers import ConsumerId
@@ -95,7 +95,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS)
 async def test_whatever_happens_an_association_finds_the_saga_that_has_it(
     steps: list[tuple[str, str, frozenset[str]]],

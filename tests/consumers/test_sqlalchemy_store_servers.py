@@ -41,7 +41,7 @@ async def test_a_process_that_is_paused_in_a_handler_lets_go_of_its_locks(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database ends its session, so that who takes over does not wait for it; its own commit fails."""
-    monkeypatch.setattr(databases, "IDLE_SECONDS", 0.3)  # a second on MariaDB, which counts whole ones
+    monkeypatch.setattr(databases, "IDLE_SECONDS", 2.0)  # nobody else is idle for so long between two statements
     async with SqlConsumerStateStore(database) as paused, SqlConsumerStateStore(database, timeout=20) as other:
         await paused.register(CONSUMER, START)
         lease = await paused.acquire(CONSUMER, owner="a", ttl=60)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evento.consumers.window import Window
@@ -51,7 +51,7 @@ def test_what_a_checkpoint_holds_is_forgotten() -> None:
     assert window.remembered == 0
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sets(st.integers(1, 400), max_size=40), st.data())
 def test_whatever_ends_first_a_restart_repeats_only_what_no_checkpoint_holds(positions: set[int], data: Any) -> None:
     draw = data.draw

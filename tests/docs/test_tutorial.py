@@ -68,7 +68,7 @@ def conversation(url: str) -> list[tuple[str, int, object]]:
     """Do everything once; return what was answered, without what differs from run to run and texts about input."""
     answers: list[tuple[str, int, object]] = []
 
-    with httpx.Client(base_url=url, trust_env=False, headers={"Authorization": "ann"}) as http:
+    with httpx.Client(base_url=url, trust_env=False, headers={"Authorization": "ann"}, timeout=30) as http:
 
         def ask(method: str, path: str, body: dict[str, str] | None = None) -> str:
             answer = http.request(method, path, json=body)
@@ -200,7 +200,7 @@ class Newcomer:
                     piped = list(rest)
                 case _:
                     url = word.replace("localhost:8000", self._url)
-        answer = httpx.request(method, url, headers=headers, content=body, trust_env=False)
+        answer = httpx.request(method, url, headers=headers, content=body, trust_env=False, timeout=30)
         if piped == ["python", "-m", "json.tool"]:
             return json.dumps(answer.json(), indent=4) + "\n"
         assert not piped

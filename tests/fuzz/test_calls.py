@@ -168,7 +168,7 @@ def test_appends_of_any_values_are_each_answered_and_leave_the_store_whole(data:
             )
             asked = Asked(data)
             appending.serve(asked)
-            await asyncio.wait_for(appending.drained(), 10)
+            await asyncio.wait_for(appending.drained(), 30)
             answer = wire.OPERATIONS["append"].decode_answer(asked.answers[0])
             stored = sum(isinstance(outcome, wire.Stored) for outcome in answer.value or ())
             assert await store.head() == stored

@@ -128,7 +128,7 @@ def test_consumers_set_unreadable_events_aside_and_go_on(rows: list[tuple[bytes,
             await things(path, rows)
             async with SqliteStateStore(path) as store, group_of(store, state, *readers) as group:
                 await group.ready()
-                await group.caught_up(10)
+                await group.caught_up(30)
             for name, positions in seen.items():
                 dead = await state.dead_events(ConsumerId("test_bundle", name, 1, "*"), limit=1000)
                 assert {event.error_type for event in dead if not event.waiting} <= {"PayloadError"}
@@ -179,7 +179,7 @@ def test_unreadable_saga_states_make_dead_events(states: list[bytes]) -> None:
             async with group_of(store, state, ReadingSaga(seen)) as group:
                 await group.ready()
                 await add(store, *(ThingAddedEvent(f"T_{number}", number) for number in range(len(states))))
-                await group.caught_up(10)
+                await group.caught_up(30)
             async with state.begin() as connection:
                 ids = list(await connection.scalars(text("SELECT saga_id FROM evento_consumer_saga ORDER BY saga_id")))
                 for id, data in zip(ids, states, strict=True):
@@ -190,7 +190,7 @@ def test_unreadable_saga_states_make_dead_events(states: list[bytes]) -> None:
             async with group_of(store, state, ReadingSaga(seen)) as group:
                 await group.ready()
                 await add(store, *(ThingAddedEvent(f"T_{number}", number) for number in range(len(states))))
-                await group.caught_up(10)
+                await group.caught_up(30)
             dead = await state.dead_events(saga)
             assert {event.error_type for event in dead if not event.waiting} <= {"PayloadError"}
             assert {*seen, *(event.position for event in dead)} == set(range(1, 2 * len(states) + 1))

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evento import DomainEvent, PayloadError, Query, View
@@ -242,6 +242,7 @@ class TestDecode:
         with pytest.raises(PayloadError, match=r"\$\.lines\[1\]\.sku"):
             decode(Event, b'{"lines": [{"sku": "A"}, {"sku": 1}]}')
 
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
     def test_any_bytes_are_decoded_or_refused(self, data: bytes) -> None:
         try:
@@ -258,6 +259,7 @@ Json = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=st.text(st.characters()), number=st.integers(), real=st.floats(), anything=Json)
 def test_what_is_sealed_comes_back_and_the_rest_is_refused(text: str, number: int, real: float, anything: Any) -> None:
     event = Event(text=text, number=number, real=real, anything=anything)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID, uuid5
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evento.messages import derived_id, new_id
@@ -29,6 +29,7 @@ def test_a_derived_id_is_the_uuid5_of_its_parts() -> None:
     assert derived_id("ä", "bc") == str(uuid5(namespace, "1:ä2:bc"))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.text(), min_size=1, max_size=4), st.lists(st.text(), min_size=1, max_size=4))
 def test_other_parts_give_other_ids(one: list[str], other: list[str]) -> None:
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evento import Metadata, PayloadError
@@ -69,6 +69,7 @@ def test_what_is_no_text_is_refused(make: Any, items: Any, message: str) -> None
         make(items)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(st.text(st.characters(exclude_characters="\0")), st.text(st.characters(exclude_characters="\0")))
 )

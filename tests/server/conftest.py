@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from guarded_gateway import Gateway
+from ports import free_port
 
 from evento.server.nats_binary import find_nats_server
 from evento.server.nats_config import nats_config, users_of
 from evento.server.nats_server import NatsServer
-from evento.server.ports import free_port
 from evento.server.settings import ServerSettings
 from evento.server.tokens import TokenFile, hash_secret
 from evento.server.values import Address
@@ -19,9 +19,7 @@ from evento.server.values import Address
 
 @pytest.fixture
 def settings(tmp_path: Path) -> ServerSettings:
-    return ServerSettings(
-        cluster_name="shop", data=tmp_path / "data", gateway=Address("127.0.0.1", free_port("127.0.0.1"))
-    )
+    return ServerSettings(cluster_name="shop", data=tmp_path / "data", gateway=Address("127.0.0.1", free_port()))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from running_server import FREE, fetch, free_settings, token_for
 from shop import (
     ItemAddCommand,
@@ -24,7 +25,6 @@ from shop import (
 from waiting import eventually
 
 from evento import AuthenticationError, EventoBundle, EventoError
-from evento.server.ports import free_port
 from evento.server.server import EventoServer
 from evento.server.tokens import TokenFile
 from evento.server.values import Address
@@ -49,7 +49,7 @@ class Site:
             cluster="shop",
             **{
                 "token": self.tokens.get(bundle_id),
-                "start_timeout": 10.0,
+                "start_timeout": 30.0,
                 "consumer_state_store": f"sqlite+aiosqlite:///{self.folder / bundle_id}.db",
                 **options,
             },
@@ -167,7 +167,7 @@ async def test_a_bundle_whose_name_is_not_in_its_token_is_refused_at_its_start(s
 
 
 async def test_bundles_go_on_when_the_server_has_come_back(tmp_path: Path) -> None:
-    port = Address("127.0.0.1", free_port("127.0.0.1"))
+    port = Address("127.0.0.1", free_port())
     settings = replace(free_settings(tmp_path / "data"), gateway=port)
     TokenFile(settings.token_file).create("nobody")
     tokens = {name: TokenFile(settings.token_file).create(name) for name in ("orders", "web")}
@@ -195,7 +195,7 @@ async def test_leaving_answers_what_is_under_way(site: Site) -> None:
     async with site.bundle("orders", [OrderAggregate]), site.bundle("web", [OrderInvoker]) as web:
 
         async def send(number: int) -> None:
-            event = await web.commands.send(OrderPlaceCommand(order_id=f"ORD_{number}", customer="ann"), timeout=5)
+            event = await web.commands.send(OrderPlaceCommand(order_id=f"ORD_{number}", customer="ann"), timeout=15)
             assert event is not None
             answered.append(f"ORD_{number}")
             if len(answered) == 20:

@@ -31,7 +31,7 @@ def make(settings: ServerSettings) -> Callable[..., NatsServer]:
         settings.data.mkdir(mode=0o700, exist_ok=True)
         gateway = settings.gateway if port is None else Address("127.0.0.1", port)
         text = nats_config(settings, name="one", gateway=gateway, users=None, folder=settings.data)
-        return NatsServer(program or find_nats_server(), folder=settings.data, config=lambda: text, start_timeout=10)
+        return NatsServer(program or find_nats_server(), folder=settings.data, config=lambda: text, start_timeout=30)
 
     return make
 

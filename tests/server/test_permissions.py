@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -50,7 +49,7 @@ async def refusal(client: Any, doing: Callable[[], Awaitable[object]]) -> str:
     client.refusals.clear()
     await doing()
     await client.flush()
-    await eventually(lambda: len(client.refusals) > 0, within=5)
+    await eventually(lambda: len(client.refusals) > 0)
     return str(client.refusals[0]).lower()
 
 
@@ -76,7 +75,7 @@ async def test_without_the_right_token_nobody_connects(running: Gateway, orders:
         assert b"-ERR 'Authorization Violation'" in await hello(running, user, password)
 
     async with running.client("other") as other:
-        assert (await other.request(f"{PREFIX}.query.OrderQuery", b"", timeout=5)).data == b"orders"
+        assert (await other.request(f"{PREFIX}.query.OrderQuery", b"", timeout=20)).data == b"orders"
 
 
 FORBIDDEN_TO_READ = [
@@ -110,7 +109,7 @@ async def test_what_an_impostor_may_not_subscribe(running: Gateway, orders: Any,
 
         assert "permissions violation for subscription" in said
         for request, answer in (("command.PlaceOrderCommand", b"orders"), ("store.append", b"server")):
-            assert (await other.request(f"{PREFIX}.{request}", b"", timeout=5)).data == answer
+            assert (await other.request(f"{PREFIX}.{request}", b"", timeout=20)).data == answer
 
 
 @pytest.mark.parametrize("subject", ["evento.other.command.X", "_INBOX.>", "$SYS.>", ">"])
@@ -146,7 +145,7 @@ async def test_what_an_impostor_may_not_publish(running: Gateway, orders: Any, s
         said = await refusal(thief, lambda: thief.publish(f"{PREFIX}.{subject}", b"forged"))
 
         assert "permissions violation for publish" in said
-        assert (await other.request(f"{PREFIX}.store.append", b"", timeout=5)).data == b"server"
+        assert (await other.request(f"{PREFIX}.store.append", b"", timeout=20)).data == b"server"
         assert heard == []
 
 
@@ -156,11 +155,11 @@ async def test_a_wildcard_gets_nothing_of_what_is_reserved(running: Gateway, ord
     async with running.client("thief") as thief, running.client("other") as other:
         await serve(thief, f"{PREFIX}.command.{wildcard}", b"thief")
         answers = [
-            (await other.request(f"{PREFIX}.command.PlaceOrderCommand", b"", timeout=5)).data for _ in range(100)
+            (await other.request(f"{PREFIX}.command.PlaceOrderCommand", b"", timeout=20)).data for _ in range(100)
         ]
 
         assert set(answers) == {b"orders"}
-        assert (await other.request(f"{PREFIX}.command.FreeCommand", b"", timeout=5)).data == b"thief"
+        assert (await other.request(f"{PREFIX}.command.FreeCommand", b"", timeout=20)).data == b"thief"
 
 
 async def test_a_reserved_name_is_not_answered_by_others_while_its_bundle_is_away(running: Gateway) -> None:
@@ -176,11 +175,12 @@ async def test_what_others_handle_is_not_asked_of_an_impostor(running: Gateway, 
         await serve(thief, f"{PREFIX}.inquiry.command.*", b"thief", queue="")
         await serve(orders, f"{PREFIX}.inquiry.command.PlaceOrderCommand", b"orders", queue="")
         answers = [
-            (await other.request(f"{PREFIX}.inquiry.command.PlaceOrderCommand", b"", timeout=5)).data for _ in range(50)
+            (await other.request(f"{PREFIX}.inquiry.command.PlaceOrderCommand", b"", timeout=20)).data
+            for _ in range(50)
         ]
 
         assert set(answers) == {b"orders"}
-        assert (await other.request(f"{PREFIX}.inquiry.command.FreeCommand", b"", timeout=5)).data == b"thief"
+        assert (await other.request(f"{PREFIX}.inquiry.command.FreeCommand", b"", timeout=20)).data == b"thief"
 
 
 async def test_who_lists_names_handles_no_others(running: Gateway, orders: Any) -> None:
@@ -200,6 +200,7 @@ async def test_a_reply_may_be_sent_once_and_only_for_a_request(running: Gateway)
         await thief.flush()
         with pytest.raises((NoRespondersError, TimeoutError)):
             await other.request(f"{PREFIX}.command.FreeCommand", b"", timeout=0.2)
+        await eventually(lambda: len(replies) > 0)
         for _ in range(2):
             await replies[0].respond(b"late")
         await thief.flush()
@@ -225,7 +226,7 @@ async def test_what_a_bundle_needs_is_open_to_it(running: Gateway) -> None:
         await server.publish(f"{PREFIX}.instance.orders.2.drain", b"")
         await server.flush()
         for subject in ("registry.catalogue", "registry.orders.register"):
-            assert (await orders.request(f"{PREFIX}.{subject}", b"", timeout=5)).data == b"server"
+            assert (await orders.request(f"{PREFIX}.{subject}", b"", timeout=20)).data == b"server"
 
         assert orders.refusals == []
         assert server.refusals == []
@@ -246,8 +247,8 @@ async def test_a_revoked_token_cuts_off_at_once_and_others_stay_connected(runnin
         running.tokens.revoke("thief")
         await running.server.reload()
 
-        await eventually(lambda: thief.is_closed, within=5)
-        assert (await other.request(f"{PREFIX}.query.OrderQuery", b"", timeout=5)).data == b"orders"
+        await eventually(lambda: thief.is_closed)
+        assert (await other.request(f"{PREFIX}.query.OrderQuery", b"", timeout=20)).data == b"orders"
         assert other.refusals == []
         assert orders.is_connected
 
@@ -255,23 +256,16 @@ async def test_a_revoked_token_cuts_off_at_once_and_others_stay_connected(runnin
 async def test_a_name_that_is_reserved_later_is_taken_from_who_served_it(running: Gateway) -> None:
     async with running.client("thief") as thief, running.client("other") as other:
         await serve(thief, f"{PREFIX}.command.LateCommand", b"thief")
-        assert (await other.request(f"{PREFIX}.command.LateCommand", b"", timeout=5)).data == b"thief"
+        assert (await other.request(f"{PREFIX}.command.LateCommand", b"", timeout=20)).data == b"thief"
 
         running.allow("owner", "LateCommand")
         await running.server.reload()
         async with running.client("owner") as owner:
             await serve(owner, f"{PREFIX}.command.LateCommand", b"owner")
-            await eventually(lambda: _is_answered(other))  # NATS may still be taking the thief's subscription away
-            answers = {(await other.request(f"{PREFIX}.command.LateCommand", b"", timeout=5)).data for _ in range(50)}
+            await eventually(lambda: len(thief.refusals) > 0)  # until NATS has taken the thief's subscription away
+            answers = {(await other.request(f"{PREFIX}.command.LateCommand", b"", timeout=20)).data for _ in range(50)}
 
         assert answers == {b"owner"}
-
-
-async def _is_answered(client: Any) -> bool:
-    with contextlib.suppress(NoRespondersError):
-        await client.request(f"{PREFIX}.command.LateCommand", b"", timeout=5)
-        return True
-    return False
 
 
 async def test_the_reply_subject_of_a_request_is_not_checked(running: Gateway, orders: Any) -> None:
@@ -286,4 +280,4 @@ async def test_the_reply_subject_of_a_request_is_not_checked(running: Gateway, o
         await orders.flush()
         await thief.publish(f"{PREFIX}.registry.thief.register", b"as orders", reply=f"{PREFIX}.inbox.orders.9.1")
 
-        assert await asyncio.wait_for(got, 5) == b"server"
+        assert await asyncio.wait_for(got, 20) == b"server"

@@ -16,6 +16,7 @@ import httpx
 import msgspec
 import pytest
 from certificates import Certificates
+from ports import free_port
 from running_server import bundle, fetch, free_settings, token_for
 from waiting import eventually
 
@@ -28,7 +29,6 @@ from evento.server.gateway import OwnGateway
 from evento.server.nats_binary import find_nats_server
 from evento.server.nats_config import required_permissions
 from evento.server.nats_server import NatsServer
-from evento.server.ports import free_port
 from evento.server.server import EventoServer
 from evento.server.tokens import TokenFile
 from evento.server.values import Address
@@ -37,7 +37,7 @@ from evento.testing.postgres import PostgresServer
 
 
 def deadline() -> float:
-    return asyncio.get_running_loop().time() + 10
+    return asyncio.get_running_loop().time() + 30
 
 
 def nats_of(server: EventoServer) -> Any:
@@ -64,7 +64,8 @@ async def test_it_tells_that_it_lives_and_is_ready(tmp_path: Path) -> None:
         assert (await fetch(server, "/schema")).status_code == 404
 
 
-async def test_what_is_not_ready_is_named_and_recovers(tmp_path: Path) -> None:
+async def test_what_is_not_ready_is_named_and_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evento.server.nats_server._FIRST_PAUSE", 1.0)  # so that it is away for long enough to be seen
     async with EventoServer(free_settings(tmp_path)) as server:
         os.kill(nats_of(server).pid, signal.SIGKILL)
         refused = await answer_with(server, 503)
@@ -246,7 +247,7 @@ async def test_the_gateway_asks_for_certificates(tmp_path: Path) -> None:
 
 def impatient(server: EventoServer, **options: Any) -> Any:
     client = bundle(server, "b", **options)
-    client._start_timeout = 1.0
+    client._start_timeout = 3.0  # within which it must be refused once
     return client
 
 
@@ -269,7 +270,7 @@ async def test_a_port_that_is_taken_is_told_and_nothing_is_left(tmp_path: Path, 
 
 
 async def test_leaving_ends_all_and_a_new_start_goes_on(tmp_path: Path) -> None:
-    ports = {name: Address("127.0.0.1", free_port("127.0.0.1")) for name in ("http", "gateway")}
+    ports = {name: Address("127.0.0.1", free_port()) for name in ("http", "gateway")}
     for _ in range(2):
         async with EventoServer(free_settings(tmp_path, **ports)) as server:
             pid = nats_of(server).pid
@@ -294,7 +295,7 @@ async def test_leaving_cuts_off_what_does_not_end(tmp_path: Path) -> None:
 
 
 async def test_being_cancelled_at_any_moment_of_the_start_leaves_nothing(tmp_path: Path) -> None:
-    ports = {name: Address("127.0.0.1", free_port("127.0.0.1")) for name in ("http", "gateway")}
+    ports = {name: Address("127.0.0.1", free_port()) for name in ("http", "gateway")}
     for yields in (0, 1, 5, 20, 60):
         starting = asyncio.create_task(EventoServer(free_settings(tmp_path, **ports)).__aenter__())
         for _ in range(yields):
@@ -350,7 +351,7 @@ def node(folder: Path, secret: str, listen: int, others: list[int], **settings: 
 
 
 async def test_nodes_join_and_a_bundle_of_one_reaches_a_handler_of_the_other(tmp_path: Path) -> None:
-    first, second = free_port("127.0.0.1"), free_port("127.0.0.1")
+    first, second = free_port(), free_port()
     async with node(tmp_path / "a", "s", first, []) as a, node(tmp_path / "b", "s", second, [first]) as b:
         await eventually(lambda: joined(a))
         async with bundle(a, "caller") as caller, bundle(b, "handler") as handler:
@@ -362,7 +363,7 @@ async def test_nodes_join_and_a_bundle_of_one_reaches_a_handler_of_the_other(tmp
 
 
 async def test_the_port_of_other_nodes_that_is_taken_is_told(tmp_path: Path) -> None:
-    listen = free_port("127.0.0.1")
+    listen = free_port()
     async with node(tmp_path / "a", "s", listen, []):
         with pytest.raises(ServerError, match=f"port {listen} is taken: .*--cluster-listen"):
             async with node(tmp_path / "b", "s", listen, []):
@@ -370,7 +371,7 @@ async def test_the_port_of_other_nodes_that_is_taken_is_told(tmp_path: Path) -> 
 
 
 async def test_a_node_without_the_secret_does_not_join(tmp_path: Path) -> None:
-    first, second = free_port("127.0.0.1"), free_port("127.0.0.1")
+    first, second = free_port(), free_port()
     async with node(tmp_path / "a", "s", first, []) as a, node(tmp_path / "b", "wrong", second, [first]):
         log = tmp_path / "a" / "nats-server.log"
         await eventually(lambda: "authentication error" in log.read_text().lower())
@@ -388,7 +389,7 @@ async def test_an_existing_nats_is_used(tmp_path: Path) -> None:
 
 
 async def test_the_printed_permissions_are_all_that_an_existing_nats_needs(tmp_path: Path) -> None:
-    port = free_port("127.0.0.1")
+    port = free_port()
     settings = free_settings(tmp_path / "data", nats=(f"nats://127.0.0.1:{port}",), nats_password="of the server")
     TokenFile(settings.token_file).create("orders")
     printed = required_permissions(settings, TokenFile(settings.token_file).read() or ())
@@ -461,11 +462,11 @@ async def test_check_looks_at_the_registry_too(tmp_path: Path, postgres: Postgre
 
 
 async def test_two_servers_share_one_postgresql(tmp_path: Path, postgres: PostgresServer, postgres_schema: str) -> None:
-    listen = free_port("127.0.0.1")
+    listen = free_port()
     shared = {"store": postgres.url, "store_schema": postgres_schema}
     async with (
         node(tmp_path / "a", "s", listen, [], **shared) as a,
-        node(tmp_path / "b", "s", free_port("127.0.0.1"), [listen], **shared) as b,
+        node(tmp_path / "b", "s", free_port(), [listen], **shared) as b,
     ):
         await eventually(lambda: joined(a))
         about = BundleDescription("orders", commands=("OrderPlaceCommand",))
@@ -490,8 +491,8 @@ async def test_an_existing_nats_that_refuses_the_server_is_told(tmp_path: Path) 
 
 async def test_secrets_are_in_no_command_line_and_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
-    listen = free_port("127.0.0.1")
-    async with node(tmp_path / "a", "the-route-secret", listen, [free_port("127.0.0.1")]) as server:
+    listen = free_port()
+    async with node(tmp_path / "a", "the-route-secret", listen, [free_port()]) as server:
         token = token_for(server, "orders")
         await eventually(lambda: is_refused(server, "anybody"))
         from evento.server.credentials import Credentials

@@ -118,14 +118,14 @@ async def test_no_thread_is_left(tmp_path: Path) -> None:
     async with SqliteStateStore(tmp_path / "events.db") as store, SqliteStateStore(None) as memory:
         await store.verify()
         await memory.verify()
-        assert set(threading.enumerate()) > before
-    assert set(threading.enumerate()) == before
+        assert set(threading.enumerate()) - before
+    assert set(threading.enumerate()) <= before  # one of another test may have ended meanwhile
 
 
 async def test_making_a_store_starts_nothing(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     SqliteStateStore(tmp_path / "events.db")
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
     assert list(tmp_path.iterdir()) == []
 
 

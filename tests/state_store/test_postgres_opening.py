@@ -242,7 +242,7 @@ async def test_a_database_of_another_encoding_is_refused(
 async def test_verifying_may_take_longer_than_a_statement(postgres: PostgresServer, postgres_schema: str) -> None:
     async with PostgresStateStore(postgres.url, schema=postgres_schema) as store:
         await store.append(Append(event("ORD_1")))
-    connector = Connector(Address(postgres.url, postgres_schema), timeout=0.2, read_only=False)
+    connector = Connector(Address(postgres.url, postgres_schema), timeout=7, read_only=False)
     connection = await connector.connect(for_bulk=True)
     shown = dict(await connection.fetch("SELECT name, setting FROM pg_settings"))
     await connection.close()

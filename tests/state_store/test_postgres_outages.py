@@ -135,7 +135,7 @@ async def test_a_server_that_crashes_and_comes_back(own_server: PostgresServer) 
 
 async def test_a_server_that_stays_away(own_server: PostgresServer) -> None:
     """After a bounded time everything fails; what may have been stored says so, and all of it comes back."""
-    async with PostgresStateStore(own_server.url, timeout=0.5) as store:
+    async with PostgresStateStore(own_server.url, timeout=3) as store:
         await store.append(Append(event("ORD_1")))
         await asyncio.to_thread(own_server.stop, signal.SIGQUIT)
         for attempt in (store.append(Append(event("ORD_1"))), store.head(), store.lock("L", owner="a", ttl=1)):
@@ -190,7 +190,7 @@ async def test_a_session_that_is_always_lost_is_tried_again_after_pauses(
 
 
 async def test_a_transaction_that_holds_the_lock_for_too_long(postgres: PostgresServer, postgres_schema: str) -> None:
-    async with PostgresStateStore(postgres.url, schema=postgres_schema, timeout=0.3) as store:
+    async with PostgresStateStore(postgres.url, schema=postgres_schema, timeout=3) as store:
         blocker = await asyncpg.connect(postgres.url)
         async with blocker.transaction():
             await blocker.execute("SELECT pg_advisory_xact_lock($1)", store._known_identity().lock_key)

@@ -213,8 +213,11 @@ async def settle(directory: Path, scratch: Path, *, version: int) -> int:
     journal = Journal(directory / "journal")
     async with running(directory, 1) as bundle:
         history = journal.read()
-        for order in [*history.open, *list(history.sent.values())[-200:]]:
-            if order.id not in history.refused:
+        for order in history.open:
+            assert await send(bundle, journal, order)
+        history = journal.read()
+        for order in list(history.sent.values())[-200:]:
+            if order.id not in history.refused:  # which may be decided otherwise by now
                 assert await send(bundle, journal, order)
         await bundle.consumers_caught_up(30)
     async with running(directory, version) as bundle:

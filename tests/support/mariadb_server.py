@@ -11,13 +11,14 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from ports import free_port
 
 __all__ = ["MariadbMissing", "MariadbServer", "start_mariadb"]
 
@@ -44,7 +45,7 @@ class MariadbServer:
 
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self.log = folder / "mariadb.log"
         self._settings = {**_SETTINGS, **settings}
         self._user = None if os.geteuid() else "nobody"
@@ -152,12 +153,6 @@ def _program(name: str) -> str:
     if path is None or shutil.which("my_print_defaults") is None:
         raise MariadbMissing("there is no MariaDB server: apt-get install mariadb-server-core mariadb-client-core")
     return path
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _end_with_parent() -> None:

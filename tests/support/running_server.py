@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from ports import free_port
 
 from evento.gateway.nats import NatsConnection
 from evento.server.server import EventoServer
@@ -21,8 +22,9 @@ FREE = Address("127.0.0.1", 0)
 
 
 def free_settings(folder: Path, **settings: Any) -> ServerSettings:
-    """Settings of a server in a folder, on ports that the system chooses."""
-    return replace(ServerSettings(cluster_name="shop", data=folder, http=FREE, gateway=FREE), **settings)
+    """Settings of a server in a folder, on free ports."""
+    gateway = Address("127.0.0.1", free_port())  # not port 0: a nats-server started for that binds its port later
+    return replace(ServerSettings(cluster_name="shop", data=folder, http=FREE, gateway=gateway), **settings)
 
 
 def token_for(server: EventoServer, bundle_id: str, *serves: str) -> str:
@@ -33,7 +35,7 @@ def token_for(server: EventoServer, bundle_id: str, *serves: str) -> str:
 def bundle(server: EventoServer, bundle_id: str, token: str | None = None, **options: Any) -> NatsConnection:
     """The connection of a bundle."""
     return NatsConnection(
-        server.gateway_url, cluster="shop", user=bundle_id, instance="1", token=token, start_timeout=10, **options
+        server.gateway_url, cluster="shop", user=bundle_id, instance="1", token=token, start_timeout=30, **options
     )
 
 

@@ -41,13 +41,14 @@ def load(file: Path) -> ModuleType:
     return module
 
 
+@pytest.mark.timeout(300)
 def test_every_test_passes(file: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file.name],
         cwd=file.parent,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=240,
         check=False,
     )
     tests = sum(block.count("def test_") for block in blocks("python"))

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 import httpx
 import pytest
+from ports import free_port
 from waiting import eventually
 
 from evento.examples.todolist.app import create_app
@@ -59,9 +59,7 @@ async def serve_demo() -> AsyncIterator[Callable[[Path], Awaitable[Served]]]:
     started: list[asyncio.subprocess.Process] = []
 
     async def serve(data: Path) -> Served:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-W", "error", "-c", SERVE, str(data), str(port)),
             stdout=asyncio.subprocess.PIPE,
@@ -88,4 +86,4 @@ async def answers(served: Served) -> None:
             assert served.process.returncode is None, (await served.process.communicate())[1].decode()
             return False
 
-        await eventually(serves, within=30)
+        await eventually(serves, within=60)

@@ -15,6 +15,9 @@ from waiting import eventually
 from evento import StoreInUse
 from evento.examples.todolist import demo
 
+# Processes start slowly on a busy machine.
+pytestmark = pytest.mark.timeout(180)
+
 ServeDemo = Callable[[Path], Awaitable[tuple[asyncio.subprocess.Process, str]]]
 
 
@@ -61,14 +64,14 @@ async def test_serve_shows_traffic_until_it_is_told_to_stop(
     serve_demo: ServeDemo, tmp_path: Path, number: signal.Signals
 ) -> None:
     process, url = await serve_demo(tmp_path)
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as http:
 
         async def shows_lists() -> bool:
             return bool((await http.get("/todo-list/")).json())
 
-        await eventually(shows_lists, within=30)
+        await eventually(shows_lists, within=60)
         process.send_signal(number)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             output, errors = await process.communicate()
 
     assert (process.returncode, errors) == (0, b"")

@@ -101,7 +101,7 @@ async def test_the_read_model_equals_a_replay(application: Application, tmp_path
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_killed_at_any_moment_nothing_acknowledged_is_lost(serve_demo: Any, tmp_path: Path) -> None:
     data = tmp_path / "data"
     acknowledged: set[str] = set()
@@ -112,10 +112,10 @@ async def test_killed_at_any_moment_nothing_acknowledged_is_lost(serve_demo: Any
 
     for _ in range(KILLS):
         process, url = await serve_demo(data)
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as http:
             writers = [asyncio.create_task(_write(http, acknowledged)) for _ in range(4)]
             wanted += 25
-            await eventually(enough)
+            await eventually(enough, within=60)
             process.send_signal(signal.SIGKILL)
             await process.wait()
             await asyncio.gather(*writers)

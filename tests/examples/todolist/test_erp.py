@@ -74,14 +74,14 @@ async def test_a_registered_list_stays_registered(http: httpx.AsyncClient) -> No
 
 
 async def test_a_slow_erp_system_holds_nobody_up(tmp_path: Path) -> None:
-    async with running_bundle(tmp_path, latency=SimulatedLatency(erp_per_contributor=0.2)) as bundle:
+    async with running_bundle(tmp_path, latency=SimulatedLatency(erp_per_contributor=2)) as bundle:
         lists = bundle.invoker(TodoListInvoker)
         groceries = (await lists.create_todo_list("Groceries", "ann")).identifier
         milk = (await lists.add_todo(groceries, "Milk", "ann")).identifier
         await lists.check_todo(groceries, milk, "bob")
         pending = await lists.find_todo_list_by_identifier(groceries)
 
-        await bundle.consumers_caught_up()
+        await bundle.consumers_caught_up(30)
         registered = await lists.find_todo_list_by_identifier(groceries)
 
     assert (pending.status.value, pending.registered_at) == ("REGISTRATION_PENDING", None)

@@ -161,6 +161,7 @@ class Reader(TodoListInvoker):
     """Another door, which has written nothing."""
 
 
+@pytest.mark.timeout(180)
 async def test_over_http_a_client_is_told_and_asks_again(serve_demo: ServeDemo, tmp_path: Path) -> None:
     _, url = await serve_demo(tmp_path)
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as http:

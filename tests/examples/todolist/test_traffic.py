@@ -8,6 +8,7 @@ import pytest
 from evento.examples.todolist.traffic import Traffic
 
 
+@pytest.mark.timeout(180)
 async def test_traffic_changes_lists_and_breaks_rules_now_and_then(http: httpx.AsyncClient) -> None:
     traffic = Traffic(http, seed=1)
     for _ in range(300):

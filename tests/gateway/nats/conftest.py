@@ -27,7 +27,7 @@ async def connect(server: NatsServer) -> AsyncIterator[Connect]:
 
         async def open_one(user: str = "shop", servers: str | None = None, **options: Any) -> NatsConnection:
             connection = NatsConnection(
-                servers or server.url, cluster="test", user=user, instance=new_id(), **{"start_timeout": 10.0} | options
+                servers or server.url, cluster="test", user=user, instance=new_id(), **{"start_timeout": 30.0} | options
             )
             return await stack.enter_async_context(connection)
 

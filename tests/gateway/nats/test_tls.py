@@ -24,14 +24,18 @@ def tls_config(certificates: Certificates, name: str, *, days: int = 3) -> str:
     return f'tls {{ cert_file: "{cert}", key_file: "{key}" }}'
 
 
-def connection(url: str, tls: ssl.SSLContext | None) -> NatsConnection:
-    return NatsConnection(url, cluster="test", user="shop", instance="1", tls=tls, start_timeout=1.0)
+def connection(url: str, tls: ssl.SSLContext | None, *, start_timeout: float = 3.0) -> NatsConnection:
+    """Refused, it tries again until the timeout, whose error has the reason: there must be time for one attempt."""
+    return NatsConnection(url, cluster="test", user="shop", instance="1", tls=tls, start_timeout=start_timeout)
 
 
 async def test_requests_go_over_tls_and_come_back_after_a_reconnect(tmp_path: Path, certificates: Certificates) -> None:
     config = tls_config(certificates, "127.0.0.1")
     trusting = ssl.create_default_context(cafile=str(certificates.ca))
-    async with nats_server(tmp_path, config=config) as server, connection(server.url, trusting) as one:
+    async with (
+        nats_server(tmp_path, config=config) as server,
+        connection(server.url, trusting, start_timeout=30.0) as one,
+    ):
 
         def echo(delivery: Delivery) -> None:
             delivery.respond(delivery.data)

@@ -153,17 +153,18 @@ async def is_empty(registry: RegistryDatabase) -> bool:
 async def test_who_does_not_beat_is_gone(url: str) -> None:
     async with RegistryDatabase(url, cluster="test", lease=0.05) as registry:
         registered = await registry.register(register())
-        await eventually(lambda: is_empty(registry), within=10)
+        await eventually(lambda: is_empty(registry))
         with pytest.raises(NotFound, match="register it again"):  # who was only slow registers again
             await registry.beat(registered.session, enabled=True)
-        again = await registry.register(register())
-        await registry.beat(again.session)
+        async with RegistryDatabase(url, cluster="test", lease=60) as patient:
+            again = await patient.register(register())
+            await patient.beat(again.session)
 
 
 async def test_who_comes_back_late_does_not_share_a_name_with_its_new_owner(url: str) -> None:
     async with RegistryDatabase(url, cluster="test", lease=0.05) as registry:
         paused = await registry.register(register())
-        await eventually(lambda: is_empty(registry), within=10)
+        await eventually(lambda: is_empty(registry))
         async with RegistryDatabase(url, cluster="test", lease=60) as patient:
             await patient.register(register("shop", "i2"))
             with pytest.raises(NotFound):
@@ -242,10 +243,11 @@ async def test_a_host_clock_that_was_set_back_between_two_runs_keeps_no_dead_bun
         ahead.setattr(time, "time_ns", lambda: now() + hour)
         async with RegistryDatabase(url, cluster="test", lease=0.05) as registry:
             await registry.register(register())
-    async with RegistryDatabase(url, cluster="test", lease=0.05) as registry:
+    async with RegistryDatabase(url, cluster="test", lease=60) as registry:
         [seen] = await registry.view()
         assert seen.heartbeat_age < 60
-        await eventually(lambda: is_empty(registry), within=10)
+    async with RegistryDatabase(url, cluster="test", lease=0.05) as registry:
+        await eventually(lambda: is_empty(registry))
         await registry.register(register("shop", "i2"))
 
 

@@ -32,7 +32,9 @@ async def url(postgres: PostgresServer, postgres_schema: str, request: pytest.Fi
 
 @pytest.fixture
 async def servers(url: str) -> AsyncIterator[list[RegistryDatabase]]:
-    databases = [RegistryDatabase(url, cluster="test", server=f"node-{number}") for number in range(SERVERS)]
+    databases = [
+        RegistryDatabase(url, cluster="test", server=f"node-{number}", timeout=30.0) for number in range(SERVERS)
+    ]
     await asyncio.gather(*(database.__aenter__() for database in databases))  # all make the tables
     yield databases
     for database in databases:

@@ -122,7 +122,7 @@ async def test_a_subject_of_ones_own_and_the_inbox_of_another_change_nothing(
         reply = orders.subjects.inbox("orders", "i1") + ".7"
         await thief.publish(orders.subjects.registration("thief", "register"), call, reply=reply)
         await thief.flush()
-        await eventually(lambda: service.refused > 0, within=10)
+        await eventually(lambda: service.refused > 0)
 
         assert await ask(orders, "view", ViewCall()) == []
 
@@ -154,7 +154,7 @@ async def test_leaving_that_is_cancelled_leaves_nothing_behind(nats: NatsServer,
         service = await RegistryService(connection, database).__aenter__()
         async with database._gate:  # nothing gets on
             asking = asyncio.ensure_future(ask(admin, "view", ViewCall()))
-            await eventually(lambda: len(service._tasks) > 0, within=10)
+            await eventually(lambda: len(service._tasks) > 0)
             leaving = asyncio.ensure_future(service.__aexit__())
             await turns()
             leaving.cancel()

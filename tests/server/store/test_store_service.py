@@ -319,17 +319,30 @@ async def test_what_comes_after_its_deadline_is_not_started(
         assert isinstance(outcomes[0], wire.Stored)
 
 
-async def test_the_bytes_of_calls_under_way_are_bounded(tmp_path: Path, store: SqliteStateStore) -> None:
+class Held(SqliteStateStore):
+    """A store that keeps its snapshots until it is let go."""
+
+    let_go: asyncio.Event
+
+    async def snapshot(self, snapshot: Snapshot) -> bool:
+        await self.let_go.wait()
+        return await super().snapshot(snapshot)
+
+
+async def test_the_bytes_of_calls_under_way_are_bounded(tmp_path: Path) -> None:
+    store = Held(tmp_path / "events.db", keep_leases=True)
+    store.let_go = asyncio.Event()
     async with serving(tmp_path, store, max_bytes=5000) as (service, bundle):
         [record] = await filled(store, 1)
         assert record.version == 1
         snapshots = [
-            encode(wire.SnapshotCall(wire.FORMAT, 5.0, None, Snapshot("ORD_1", 1, f"f{number}", b"x" * 4000)))
+            encode(wire.SnapshotCall(wire.FORMAT, 20.0, None, Snapshot("ORD_1", 1, f"f{number}", b"x" * 4000)))
             for number in range(20)
         ]
-        outcomes = await asyncio.gather(
-            *(ask(bundle, "snapshot", snapshot) for snapshot in snapshots), return_exceptions=True
-        )
+        asking = [asyncio.create_task(ask(bundle, "snapshot", snapshot, seconds=20.0)) for snapshot in snapshots]
+        await eventually(lambda: service.counters.refused == len(snapshots) - 1)
+        store.let_go.set()
+        outcomes = await asyncio.gather(*asking, return_exceptions=True)
         refused = [one for one in outcomes if isinstance(one, Overloaded)]
         assert refused
         assert [one for one in outcomes if one is True]
