@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from copy import deepcopy
 from time import monotonic
 from typing import Any, TypeAlias
 
@@ -29,6 +30,15 @@ class CachedState:
         self.since_snapshot = since_snapshot
         self.confirmed = True
         self.expires = 0.0
+
+    def copy(self) -> CachedState:
+        """Return one that nothing changes which is done to this one's state."""
+        return CachedState(
+            deepcopy(self.state),
+            version=self.version,
+            boundary_version=self.boundary_version,
+            since_snapshot=self.since_snapshot,
+        )
 
 
 class StateCache:

@@ -33,18 +33,24 @@ class AggregateStates:
         self._cache = cache
         self._fingerprint = state_fingerprint(definition) if definition.snapshot_frequency >= 0 else None
 
-    async def load(self, command: DomainCommand[Any], aggregate_id: str, hold: Hold | None) -> CachedState:
+    async def load(
+        self, command: DomainCommand[Any], aggregate_id: str, hold: Hold | None, *, base: CachedState | None = None
+    ) -> CachedState:
         """Return the aggregate's state; its entry is out of the cache until :meth:`keep` puts it back.
+
+        :param base: a former state, which only the events behind it are folded into, instead of one from the cache.
 
         Under a boundary that is not the aggregate itself, ``hold.version`` is set to the boundary's version, read in
         the same instant as the state.
         """
         replay_all = command.invalidate_aggregate_snapshot
         entry = self._cache.take((self._definition.name, aggregate_id))
-        if command.invalidate_aggregate_caches or replay_all:
+        if base is not None:
+            entry, replay_all = base, False
+        elif command.invalidate_aggregate_caches or replay_all:
             entry = None
         own = hold is None or hold.boundary == aggregate_id
-        if entry is not None and own and entry.boundary_version is not None:
+        if base is None and entry is not None and own and entry.boundary_version is not None:
             return entry
         async for story in story_parts(
             self._store,
