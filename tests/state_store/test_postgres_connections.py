@@ -17,7 +17,7 @@ from evento.errors import StoreUnavailable
 from evento.state_store import Append
 from evento.state_store.postgres import PostgresStateStore, reader
 from evento.state_store.postgres.address import Address
-from evento.state_store.postgres.connections import Connections, Connector, close
+from evento.state_store.postgres.connections import Connection, Connections, Connector, close
 from evento.testing.postgres import PostgresServer
 
 BLOCKED = "SELECT pid FROM pg_stat_activity WHERE pg_blocking_pids(pid) @> ARRAY[$1::integer]"
@@ -84,6 +84,30 @@ async def test_a_connection_is_waited_for_until_the_timeout(postgres: PostgresSe
     async with connections.lend(asyncio.get_running_loop().time() + 30) as connection:  # no place was lost
         assert await connection.fetchval("SELECT 1") == 1
     await connections.aclose()
+
+
+async def test_closing_waits_for_an_operation_that_is_between_two_attempts(
+    postgres: PostgresServer, postgres_schema: str
+) -> None:
+    connector = Connector(Address(postgres.url, postgres_schema), timeout=30, read_only=False)
+    connections = Connections(connector, size=1, max_waiting=10)
+    used: list[Connection] = []
+    lost = asyncio.Event()
+
+    async def end_the_first_session(connection: Connection) -> None:
+        used.append(connection)
+        try:
+            if len(used) == 1:
+                await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        finally:
+            lost.set()
+
+    running = asyncio.create_task(connections.run(end_the_first_session))
+    await lost.wait()
+    await connections.aclose()
+    assert running.done()
+    assert len(used) == 2
+    assert all(connection.is_closed() for connection in used)
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])

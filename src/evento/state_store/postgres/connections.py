@@ -175,6 +175,13 @@ class Connections:
         ``again=False`` is for writes that must not be done twice: their loss is an indeterminate
         :class:`StoreUnavailable`.
         """
+        self._begin()  # until it ends, also between two attempts
+        try:
+            return await self._run(operation, again)
+        finally:
+            self._end()
+
+    async def _run(self, operation: Callable[[Connection], Awaitable[T]], again: bool) -> T:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._connector.timeout
         maybe_done = False
@@ -245,8 +252,7 @@ class Connections:
         return None
 
     async def _enter(self, deadline: float) -> None:
-        self._busy += 1
-        self._unused.clear()
+        self._begin()
         try:
             if self._room:
                 self._room -= 1
@@ -288,6 +294,10 @@ class Connections:
                 turn.set_result(None)
                 return
         self._room += 1
+
+    def _begin(self) -> None:
+        self._busy += 1
+        self._unused.clear()
 
     def _end(self) -> None:
         self._busy -= 1
