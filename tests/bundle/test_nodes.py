@@ -61,21 +61,20 @@ async def test_a_rolling_restart_over_both_nodes_loses_no_request(nodes: tuple[C
             replicas.append(cluster.bundle("orders", [OrderAggregate], server=url))
             await replicas[-1].start()
             stack.push_async_callback(replicas[-1].stop)
-        await web.commands.send(OrderPlaceCommand("ORD_1", "Ann"))
         ended = asyncio.Event()
-        sent = 0
 
-        async def traffic() -> None:
-            nonlocal sent
+        async def traffic(order_id: str) -> None:
+            await web.commands.send(OrderPlaceCommand(order_id, "Ann"))
+            sent = 0
             while not ended.is_set():
-                await web.commands.send(ItemAddCommand("ORD_1", "apple", 0))
+                await web.commands.send(ItemAddCommand(order_id, "apple", 0))
                 sent += 1
+            assert (await cluster.store.story(order_id)).version == sent + 1
 
-        callers = [asyncio.create_task(traffic()) for _ in range(8)]
+        callers = [asyncio.create_task(traffic(f"ORD_{number}")) for number in range(8)]
         for _ in range(3):
             for replica in replicas:
                 await replica.stop()
                 await replica.start()
         ended.set()
         await asyncio.gather(*callers)
-        assert (await cluster.store.story("ORD_1")).version == sent + 1
