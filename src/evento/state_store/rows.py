@@ -19,7 +19,7 @@ def row_problems(position: int, kind: str, payload: bytes, metadata: bytes) -> I
     for name, text, decode in (("payload", payload, _decode_object), ("metadata", metadata, _decode_texts)):
         try:
             decode(text)
-        except (msgspec.MsgspecError, UnicodeDecodeError, TypeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, RecursionError) as error:
             yield f"the {name} of event {position} is not what it should be: {error}"
 
 
