@@ -311,6 +311,23 @@ async def test_the_servers_of_a_cluster_are_tried_when_none_that_is_known_answer
             assert await one.request("x", b"a", soon(20)) == b"echo a"
 
 
+async def test_a_server_that_joins_the_cluster_later_is_tried_too(tmp_path: Path) -> None:
+    route = free_port()
+    config = 'cluster {{ name: c, listen: "127.0.0.1:{}", routes: [{}] }}'
+    async with (
+        nats_server(tmp_path, config=config.format(route, "")) as first,
+        NatsConnection(first.url, cluster="test", user="shop", instance="1") as one,
+        nats_server(tmp_path, config=config.format(free_port(), f'"nats://127.0.0.1:{route}"')) as second,
+        NatsConnection(second.url, cluster="test", user="shop", instance="2") as other,
+    ):
+        await other.subscribe("x", echo)
+        assert one._link is not None
+        link = one._link
+        await eventually(lambda: len(link.peers) > 1)
+        await first.kill()
+        assert await one.request("x", b"a", soon(20)) == b"echo a"
+
+
 async def test_a_server_that_comes_later_is_waited_for(tmp_path: Path) -> None:
     port = free_port()
     said: list[str] = []

@@ -150,11 +150,13 @@ class NatsConnection:
         ]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        link = self._link
-        self._give_up()
-        if link is not None:
-            await link.close()
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:  # also when this is cancelled: nothing may be left open
+            link = self._link
+            self._give_up()
+            if link is not None:
+                await link.close()
 
     async def _connect(self) -> Link:
         """Try all addresses, again and again, until one answers; use it."""
@@ -213,6 +215,9 @@ class NatsConnection:
             self._give_up()
             await link.close()
             raise
+        self._learn_peers(link)
+
+    def _learn_peers(self, link: Link) -> None:
         tls = self._settings.tls is not None or bool(link.info.get("tls_required"))
         self._peers = [peer._replace(tls=tls) for peer in _parsed(link.peers)]
 
@@ -229,6 +234,7 @@ class NatsConnection:
         while True:
             await link.lost
             logger.warning("lost the connection to the server: %s", link.why_lost)
+            self._learn_peers(link)  # of those too that have joined the cluster since
             self._give_up()
             self._call(self._on_disconnect)
             link = await self._connect()
