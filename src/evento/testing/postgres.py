@@ -38,7 +38,7 @@ class PostgresServer:
 
     def __init__(self, folder: Path, binaries: Path, settings: Mapping[str, str]) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port = 0
         self.log = folder / "postgres.log"
         self._binaries = binaries
         self._settings = {**_SETTINGS, **settings}
@@ -79,6 +79,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server, and wait until it takes connections."""
+        self.port = self.port or free_port()  # chosen this late, so that hardly anybody can come to it first
         options = {"port": str(self.port), "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
         words = [word for name, value in {**options, **self._settings}.items() for word in ("-c", f"{name}={value}")]
         with self.log.open("ab") as log:
