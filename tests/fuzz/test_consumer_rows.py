@@ -251,7 +251,12 @@ def test_any_damage_of_the_queue_is_named_or_harmless(changes: list[tuple[str, A
                     assert poison.handled == [2]
                 else:
                     assert 5 in poison.handled
-                    queue: list[DeadEvent] = list(await group.administration.dead("FragileProjector"))
+                    try:
+                        queue: list[DeadEvent] = list(await group.administration.dead("FragileProjector"))
+                    except PayloadError as named:  # such as a number that is no text either
+                        if "was changed from outside" in str(named):
+                            return
+                        raise
                     assert {event.position for event in queue} | set(poison.handled) >= {2, 3, 4, 5}
 
     asyncio.run(run())

@@ -220,7 +220,7 @@ async def test_what_is_no_address_is_refused_without_its_password(url: str) -> N
         ("postgresql://ann:se%2Fcr%40et@db:77/shop", "at db:77, database shop, schema s"),
         ("postgresql://ann:secret@[::1]:77/shop", "at [::1]:77, database shop, schema s"),
         ("postgresql://db", "at db, database the user's own database, schema s"),
-        ("postgresql:///shop?host=/run/postgresql", "at localhost, database shop, schema s"),
+        ("postgresql:///shop?host=/run/postgresql", "at /run/postgresql, database shop, schema s"),
     ],
 )
 def test_people_are_told_host_port_and_database(url: str, told: str) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import median
 from time import monotonic
 
+from resident import resident_bytes
 from seven_roles import CustomerInvoker, running
 from shop import ItemAddCommand, Ledger, OrderPlaceCommand
 
@@ -36,11 +37,6 @@ MAX_GROWTH = 50.0
 MIB = 1024 * 1024
 KNOWN_STATES = 200
 SQLITE_MEMORY = 3 * MIB
-
-
-def rss() -> int:
-    """Return the resident memory of this process in bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def growth(samples: Sequence[tuple[float, float]]) -> float:
@@ -65,7 +61,7 @@ async def soak(directory: Path) -> bool:
         begin = monotonic()
         while (now := monotonic() - begin) < SECONDS:
             if now >= len(samples):
-                samples.append((number, rss()))
+                samples.append((number, resident_bytes()))
                 if len(samples) % 30 == 1:
                     print(f"{now:5.0f} s  {number:7,} orders  {samples[-1][1] / MIB:6.1f} MiB", flush=True)  # noqa: T201
             await invoker.place(number)

@@ -48,10 +48,10 @@ async def test_a_store_waits_for_its_server(connecting: Connecting, backing: Sql
 async def test_without_a_server_operations_fail_definitely(
     connecting: Connecting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests, "_PAUSES", (0.01, 0.05, 3600.0))  # so that none is sent just before the deadline
+    monkeypatch.setattr(requests, "_PATIENCE", 3600.0)  # so that none is sent just before the deadline
     async with connecting("shop") as connection:
         with pytest.raises(StoreUnavailable, match="no server could be asked") as caught:
-            async with RemoteStateStore(connection, timeout=20):
+            async with RemoteStateStore(connection, timeout=2):
                 pass
         assert caught.value.definite
 
