@@ -19,7 +19,7 @@ from evento import (
     event_sourcing_handler,
 )
 from evento.messages import new_id, now_micros, seal
-from evento.state_store import Append, NewEvent
+from evento.state_store import Append, NewEvent, StateStore
 
 MakeBundle = Callable[..., EventoBundle]
 
@@ -127,6 +127,58 @@ async def test_no_command_is_decided_or_rejected_on_a_state_that_another_process
         assert caught.value.data == {"amount": 0}
         message = await bundle.commands.send_message(TankChangeCommand("T", 1))
         assert message.version == 6
+
+
+class Rival:
+    """Another process, which stores an event of a tank whenever one of this process is decided, some times."""
+
+    def __init__(self) -> None:
+        self.store: StateStore
+        self.turns = 0
+        self.version = 0
+        self.folded = 0
+
+    async def overtake(self, tank_id: str) -> None:
+        if self.turns:
+            self.turns -= 1
+            await self.store.append(_changed(tank_id, 0, expected_version=self.version))
+            self.version += 1
+
+
+class ContestedTank(Tank, snapshot_frequency=-1):
+    """One whose decisions are overtaken."""
+
+    def __init__(self, gates: Gates, rival: Rival) -> None:
+        super().__init__(gates)
+        self._rival = rival
+
+    @aggregate_command_handler
+    async def change(self, command: TankChangeCommand, state: TankState) -> TankChangedEvent:
+        await self._rival.overtake(command.tank_id)
+        return TankChangedEvent(command.tank_id, state.amount + command.amount)
+
+    @event_sourcing_handler
+    def on_changed(self, event: TankChangedEvent, state: TankState) -> None:
+        self._rival.folded += 1
+        state.amount = event.amount
+
+
+async def test_a_command_that_others_overtake_again_and_again_reads_only_what_it_lacks(
+    make_bundle: MakeBundle, gates: Gates
+) -> None:
+    rival, history, turns = Rival(), 100, 8
+    async with make_bundle(components=[ContestedTank], injector={Gates: gates, Rival: rival}) as bundle:
+        assert bundle._running is not None
+        rival.store = bundle._running.store
+        await bundle.commands.send(TankMakeCommand("T"))
+        for _ in range(history):
+            await bundle.commands.send(TankChangeCommand("T", 1))
+        rival.version, rival.turns, rival.folded = history + 1, turns, 0
+        message = await bundle.commands.send_message(TankChangeCommand("T", 7))
+        assert (message.version, message.payload.amount) == (history + 2 + turns, 7)
+        # The whole history once, what the rival has stored, and the decision of each attempt.
+        assert rival.folded <= history + 2 * turns + 2
+        assert (await bundle.commands.send(TankChangeCommand("T", 1))).amount == 8
 
 
 def _changed(tank_id: str, amount: int, *, expected_version: int) -> Append:

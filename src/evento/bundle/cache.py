@@ -31,10 +31,14 @@ class CachedState:
         self.confirmed = True
         self.expires = 0.0
 
-    def copy(self) -> CachedState:
-        """Return one that nothing changes which is done to this one's state."""
+    def copy(self) -> CachedState | None:
+        """Return one that nothing changes which is done to this one's state; None when that cannot be copied."""
+        try:
+            state = deepcopy(self.state)
+        except Exception:  # users put into it what they like
+            return None
         return CachedState(
-            deepcopy(self.state),
+            state,
             version=self.version,
             boundary_version=self.boundary_version,
             since_snapshot=self.since_snapshot,
