@@ -103,10 +103,12 @@ async def test_the_log_stays_short_under_load(tmp_path: Path, monkeypatch: pytes
             for _ in range(100):
                 await store.append(Append(large_event(5000)))
 
-        await asyncio.gather(*(call() for _ in range(64)))
-        assert await store.head() == 6400
-        assert path.stat().st_size + log.stat().st_size > 32 * 1024 * 1024
-        assert log.stat().st_size < 16 * 1024 * 1024
+        for written in range(6400, 64_001, 6400):  # a disk may stand still for as long as it takes to write a part
+            await asyncio.gather(*(call() for _ in range(64)))
+            assert await store.head() == written
+            if path.stat().st_size > 2 * log.stat().st_size:
+                return
+        pytest.fail(f"the log has {log.stat().st_size:,} bytes, the file {path.stat().st_size:,}")
 
 
 async def test_the_event_loop_never_waits_for_the_disk(tmp_path: Path) -> None:
